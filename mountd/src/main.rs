@@ -1,0 +1,2 @@
+//! atelier
+fn main() {}
