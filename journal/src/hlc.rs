@@ -1,0 +1,121 @@
+//! Hybrid logical clock: 48 bits of milliseconds, 16 bits of counter.
+//!
+//! Leaves out: reading any clock; wall time comes in as an argument.
+//!
+//! Invariants:
+//! - [`Hlc::next`] is greater than everything it is given;
+//! - wall time raises it only as far as the caller's reading, which [`ClockBound`] keeps within the
+//!   lower of the own clock and the members' median: one wrong clock cannot drag a drive along.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DeviceId;
+
+/// Bits of the counter below the milliseconds.
+const COUNTER_BITS: u32 = 16;
+/// Most members whose clocks are remembered; more add nothing to a median.
+const CLOCKS_MAX: usize = 64;
+
+/// A point of logical time.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub struct Hlc(u64);
+
+impl Hlc {
+    /// The raw 64 bits.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// From the raw 64 bits.
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The first point of a millisecond.
+    pub const fn from_ms(ms: u64) -> Self {
+        Self((ms & ((1 << 48) - 1)) << COUNTER_BITS)
+    }
+
+    /// The millisecond.
+    pub const fn ms(self) -> u64 {
+        self.0 >> COUNTER_BITS
+    }
+
+    /// The least point that is after `causes` and not before `wall_ms`; none when time has run out.
+    pub fn next(causes: Hlc, wall_ms: u64) -> Option<Hlc> {
+        Some(Self(causes.0.checked_add(1)?).max(Self::from_ms(wall_ms)))
+    }
+}
+
+/// How far wall time may be believed: what other members' clocks were seen to say.
+#[derive(Clone, Debug, Default)]
+pub struct ClockBound {
+    /// Other clocks minus the own one, milliseconds, from the last look at each.
+    offsets: BTreeMap<DeviceId, i64>,
+}
+
+impl ClockBound {
+    /// A member's clock showed `theirs_ms` when the own one showed `own_ms`.
+    pub fn observe(&mut self, device: DeviceId, theirs_ms: u64, own_ms: u64) {
+        let offset = i128::from(theirs_ms) - i128::from(own_ms);
+        let offset = offset.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+        if self.offsets.len() < CLOCKS_MAX || self.offsets.contains_key(&device) {
+            self.offsets.insert(device, offset as i64);
+        }
+    }
+
+    /// The lower of the own clock and the median of all clocks seen in this run, the own included;
+    /// of two middle ones the lower.
+    pub fn believed_ms(&self, own_ms: u64) -> u64 {
+        let mut offsets: Vec<i64> = self.offsets.values().copied().chain([0]).collect();
+        offsets.sort_unstable();
+        let median = offsets.get((offsets.len() - 1) / 2).copied().unwrap_or(0);
+        own_ms.saturating_add_signed(median.min(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(n: u8) -> DeviceId {
+        DeviceId::from_bytes([n; 32])
+    }
+
+    #[test]
+    fn next_is_after_its_causes_and_not_before_the_wall() {
+        let cause = Hlc::from_ms(100);
+        assert_eq!(Hlc::next(cause, 50), Some(Hlc::from_raw(cause.get() + 1)));
+        assert_eq!(Hlc::next(cause, 200), Some(Hlc::from_ms(200)));
+        assert_eq!(Hlc::next(cause, 100), Some(Hlc::from_raw(cause.get() + 1)));
+        assert_eq!(Hlc::next(Hlc::from_raw(u64::MAX), 0), None);
+    }
+
+    #[test]
+    fn of_two_clocks_the_lower_is_believed() {
+        let mut bound = ClockBound::default();
+        assert_eq!(bound.believed_ms(1000), 1000);
+        bound.observe(device(1), 5000, 1000);
+        assert_eq!(bound.believed_ms(1000), 1000);
+        bound.observe(device(1), 400, 1000);
+        assert_eq!(bound.believed_ms(2000), 1400);
+    }
+
+    #[test]
+    fn one_wrong_clock_among_three_changes_nothing() {
+        let mut bound = ClockBound::default();
+        bound.observe(device(1), 1_000, 1_000);
+        bound.observe(device(2), 0, 1_000);
+        assert_eq!(bound.believed_ms(1_000), 1_000);
+        bound.observe(device(2), 900_000, 1_000);
+        assert_eq!(bound.believed_ms(1_000), 1_000);
+        let mut ahead = ClockBound::default();
+        ahead.observe(device(1), 1_000, 901_000);
+        ahead.observe(device(2), 1_000, 901_000);
+        assert_eq!(ahead.believed_ms(901_000), 1_000);
+    }
+}

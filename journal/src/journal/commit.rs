@@ -1,0 +1,414 @@
+//! Writing: entries of this device and of others, through the log into the state.
+//!
+//! Leaves out: looking ([`super::look`]).
+//!
+//! Invariants:
+//! - whoever holds the writer serves every call that waits: their frames share one sync, their
+//!   changes one commit, and none is answered before both;
+//! - a call that is refused leaves no trace; when a write fails, everything that shared it fails and
+//!   is taken out of the log again, so that log and state stay one. A failed sync ends all writing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::{Authored, Journal, Now, Received, Refusal, Writer, acks, split};
+use crate::chain::{self, Frontier};
+use crate::entry::{Entry, SEEN_MAX};
+use crate::error::{AppendError, OpenError, PathError, RefuseReason, StateError};
+use crate::fold::Fold;
+use crate::hlc::Hlc;
+use crate::id::{DeviceId, DirId, EntryId, VersionId};
+use crate::log;
+use crate::name::Register;
+use crate::op::{Arrival, Op};
+use crate::records::{LogPos, RegKey, What, load_entry, load_version};
+use crate::replica::{Verdict, judge};
+use crate::signed::{Signer, VerifiedEntry};
+
+/// Most calls served with one sync.
+const BATCH_MAX: usize = 256;
+/// Most missing entries named to a peer at once.
+const WANTS_MAX: usize = 1024;
+
+/// One call that waits to write.
+pub(crate) struct Ticket {
+    request: Mutex<Option<Request>>,
+    outcome: Mutex<Option<Result<Outcome, AppendError>>>,
+}
+
+enum Request {
+    Author { signer: Signer, ops: Vec<Op>, now: Now },
+    Late { signer: Signer, now: Now },
+    Receive { entries: Vec<VerifiedEntry>, refused: Vec<Refusal> },
+    Acknowledge { by: DeviceId, frontier: Frontier },
+}
+
+enum Outcome {
+    Authored(Authored),
+    Nothing,
+    Received(Received),
+}
+
+impl From<OpenError> for AppendError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Io(error) => error.into_append(),
+            OpenError::State(error) => AppendError::State(error),
+            _ => AppendError::Poisoned,
+        }
+    }
+}
+
+impl PathError {
+    fn into_append(self) -> AppendError {
+        if self.is_full() { AppendError::Full } else { AppendError::Io(self) }
+    }
+}
+
+impl Journal {
+    /// Writes `ops` as this device's next entry. Signed, durable and applied when it returns.
+    ///
+    /// Operations that do not fit one entry become several, where that tears nothing apart.
+    pub fn author(&self, signer: &Signer, ops: Vec<Op>, now: Now) -> Result<Authored, AppendError> {
+        let request = Request::Author { signer: signer.clone(), ops, now };
+        match self.submit(request)? {
+            Outcome::Authored(authored) => Ok(authored),
+            _ => Err(AppendError::Closed),
+        }
+    }
+
+    /// To be called after a (re)connection, when frontiers were exchanged and everything pulled, and
+    /// before anything of this device leaves: if some of its work is held by nobody else, writes
+    /// one entry that says so.
+    pub fn author_late(&self, signer: &Signer, now: Now) -> Result<Option<Authored>, AppendError> {
+        match self.submit(Request::Late { signer: signer.clone(), now })? {
+            Outcome::Authored(authored) => Ok(Some(authored)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes entries from a peer: verified, durable and applied when it returns. Those that wait
+    /// for others are kept in memory, within bounds.
+    pub fn receive(&self, entries: &[Arc<[u8]>], _now: Now) -> Result<Received, AppendError> {
+        let (mut verified, mut refused) = (Vec::new(), Vec::new());
+        for bytes in entries {
+            match VerifiedEntry::verify(Arc::clone(bytes)) {
+                Ok(entry) => verified.push(entry),
+                Err(error) => refused.push(Refusal { id: None, why: error.into() }),
+            }
+        }
+        match self.submit(Request::Receive { entries: verified, refused })? {
+            Outcome::Received(received) => Ok(received),
+            _ => Err(AppendError::Closed),
+        }
+    }
+
+    /// The member `by` holds everything behind `frontier`.
+    pub fn acknowledged(&self, by: DeviceId, frontier: &Frontier) {
+        let news = self.state.read(|kv| acks::is_news(kv, by, frontier));
+        if !matches!(news, Ok(true)) {
+            return;
+        }
+        let request = Request::Acknowledge { by, frontier: frontier.clone() };
+        if let Err(error) = self.submit(request) {
+            tracing::debug!(%error, "an acknowledgement was not kept");
+        }
+        if self.acks.lock().add() {
+            self.save_acks();
+        }
+    }
+
+    pub(super) fn save_acks(&self) {
+        let Some(dir) = &self.dir else { return };
+        let saved = self.state.read(|kv| acks::all(kv)).map(|acked| acks::save(dir, &acked));
+        if !matches!(saved, Ok(Ok(()))) {
+            tracing::debug!("acknowledgements were not saved");
+        }
+    }
+
+    fn submit(&self, request: Request) -> Result<Outcome, AppendError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        let request = Mutex::new(Some(request));
+        let ticket = Arc::new(Ticket { request, outcome: Mutex::new(None) });
+        self.queue.lock().push_back(Arc::clone(&ticket));
+        loop {
+            let mut writer = self.writer.lock();
+            if let Some(outcome) = ticket.outcome.lock().take() {
+                return outcome;
+            }
+            self.serve(&mut writer);
+        }
+    }
+
+    /// Serves the calls that wait.
+    fn serve(&self, writer: &mut Writer) {
+        let mut tickets: Vec<Arc<Ticket>> = Vec::new();
+        {
+            let mut queue = self.queue.lock();
+            while let Some(ticket) = queue.pop_front() {
+                tickets.push(ticket);
+                if tickets.len() >= BATCH_MAX {
+                    break;
+                }
+            }
+        }
+        let served = match writer.log.is_poisoned() {
+            true => Err(AppendError::Poisoned),
+            false => self.serve_all(writer, &tickets),
+        };
+        match served {
+            Ok(outcomes) => {
+                for (ticket, outcome) in tickets.iter().zip(outcomes) {
+                    *ticket.outcome.lock() = Some(outcome);
+                }
+            }
+            Err(error) => {
+                let full = matches!(error, AppendError::Full);
+                let mut first = Some(error);
+                for ticket in &tickets {
+                    let others = if full { AppendError::Full } else { AppendError::Together };
+                    *ticket.outcome.lock() = Some(Err(first.take().unwrap_or(others)));
+                }
+            }
+        }
+    }
+
+    fn serve_all(
+        &self,
+        writer: &mut Writer,
+        tickets: &[Arc<Ticket>],
+    ) -> Result<Vec<Result<Outcome, AppendError>>, AppendError> {
+        let before = writer.log.end();
+        let done = self.state.write(|kv| {
+            let mut fold = Fold::resume(kv)?.ok_or(StateError::Corrupt { table: 'G' })?;
+            let mut outcomes = Vec::new();
+            for ticket in tickets {
+                let Some(request) = ticket.request.lock().take() else { continue };
+                let end = writer.log.end();
+                let outcome = self.serve_one(writer, &mut fold, request);
+                // A refusal before anything was appended concerns this call alone.
+                let log = &writer.log;
+                if outcome.is_err() && (log.is_poisoned() || log.is_torn() || log.end() != end) {
+                    return outcome.map(|_| outcomes);
+                }
+                if let Err(AppendError::State(error)) = outcome {
+                    return Err(AppendError::State(error));
+                }
+                outcomes.push(outcome);
+            }
+            writer.log.sync().map_err(PathError::into_append)?;
+            fold.meta.watermark = writer.log.end();
+            fold.meta.gaps = writer.waiting.gaps();
+            fold.finish()?;
+            Ok(outcomes)
+        });
+        if done.is_err() {
+            writer.log.roll_back(before);
+        }
+        done
+    }
+
+    fn serve_one(
+        &self,
+        writer: &mut Writer,
+        fold: &mut Fold<'_>,
+        request: Request,
+    ) -> Result<Outcome, AppendError> {
+        match request {
+            Request::Author { signer, ops, now } => {
+                let authored = self.write_own(writer, fold, &signer, ops, Vec::new(), now)?;
+                Ok(Outcome::Authored(authored))
+            }
+            Request::Late { signer, now } => {
+                let start = acks::first_late(&*fold.kv, signer.device(), fold.meta.genesis)?;
+                let Some(start) = start else { return Ok(Outcome::Nothing) };
+                let late = vec![start];
+                let authored = self.write_own(writer, fold, &signer, Vec::new(), late, now)?;
+                Ok(Outcome::Authored(authored))
+            }
+            Request::Receive { entries, refused } => {
+                Ok(Outcome::Received(take_entries(writer, fold, entries, refused)?))
+            }
+            Request::Acknowledge { by, frontier } => {
+                acks::take(fold.kv, by, &frontier)?;
+                Ok(Outcome::Nothing)
+            }
+        }
+    }
+
+    fn write_own(
+        &self,
+        writer: &mut Writer,
+        fold: &mut Fold<'_>,
+        signer: &Signer,
+        mut ops: Vec<Op>,
+        late: Vec<EntryId>,
+        now: Now,
+    ) -> Result<Authored, AppendError> {
+        check_ops(fold, signer.device(), &ops)?;
+        let batches = split::split(&ops).ok_or(AppendError::TooLarge)?;
+        let mut versions = vec![None; ops.len()];
+        let mut ids = Vec::new();
+        let mut last = None;
+        let mut ops: Vec<Option<Op>> = ops.drain(..).map(Some).collect();
+        for batch in batches {
+            let taken = batch.iter().filter_map(|at| ops.get_mut(*at)?.take()).collect();
+            let entry = self.next_entry(fold, signer, taken, late.clone(), now)?;
+            let entry = VerifiedEntry::sign(entry, signer)?;
+            let at = writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
+            fold.apply(&entry, at)?;
+            for (index, at) in batch.iter().enumerate() {
+                if let Some(version) = versions.get_mut(*at) {
+                    *version = Some(VersionId::new(entry.id(), index as u32));
+                }
+            }
+            ids.push(entry.id());
+            last = Some(entry);
+        }
+        let last = last.ok_or(AppendError::TooLarge)?;
+        let changed = std::mem::take(&mut fold.changed).into_values().collect();
+        let versions = versions.into_iter().flatten().collect();
+        Ok(Authored { id: last.id(), bytes: Arc::clone(last.bytes()), ids, versions, changed })
+    }
+
+    fn next_entry(
+        &self,
+        fold: &Fold<'_>,
+        signer: &Signer,
+        ops: Vec<Op>,
+        late: Vec<EntryId>,
+        now: Now,
+    ) -> Result<Entry, AppendError> {
+        let device = signer.device();
+        let prev = acks::own_tip(&*fold.kv, device)?;
+        let mut seen = chain::heads(&*fold.kv)?;
+        seen.retain(|head| Some(*head) != prev);
+        seen.truncate(SEEN_MAX);
+        let mut causes = Hlc::default();
+        let mut seq = 0;
+        for parent in prev.iter().chain(&seen) {
+            if let Some(rec) = load_entry(&*fold.kv, parent)? {
+                causes = causes.max(rec.hlc);
+                if Some(*parent) == prev {
+                    seq = rec.seq + 1;
+                }
+            }
+        }
+        let wall_ms = self.clock.lock().believed_ms(now.wall_ms);
+        let hlc = Hlc::next(causes, wall_ms).ok_or(AppendError::Clock)?;
+        let (drive, saved_at_ms) = (fold.meta.drive, now.wall_ms);
+        Ok(Entry { drive, device, seq, prev, seen, late, hlc, saved_at_ms, ops })
+    }
+}
+
+/// Refuses operations that would have no effect, before anything is written.
+fn check_ops(fold: &mut Fold<'_>, device: DeviceId, ops: &[Op]) -> Result<(), AppendError> {
+    let member = fold.members.get(&device).ok_or(AppendError::NotMember)?;
+    let role = member.role().ok_or(AppendError::NotMember)?;
+    for (index, op) in ops.iter().enumerate() {
+        op.check().map_err(|source| AppendError::Op { index, source })?;
+        let leaves = matches!(op, Op::Remove { device: gone, .. } if *gone == device);
+        if role < op.needs() && !leaves {
+            return Err(AppendError::Role { index });
+        }
+        if !fits(fold, op)? {
+            return Err(AppendError::Unfit { index });
+        }
+    }
+    Ok(())
+}
+
+fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
+    let placed = |fold: &Fold<'_>, from: &VersionId, dir: DirId| {
+        let rec = load_version(&*fold.kv, from)?;
+        Ok::<_, StateError>(
+            rec.is_some_and(|r| matches!(r.what, What::Dir { dir: d, .. } if d == dir)),
+        )
+    };
+    match op {
+        Op::MkDir { parent, name, dir, bases, .. } => {
+            let reg = RegKey::of(&Register::new(*parent, name.clone()));
+            let away: Vec<VersionId> = fold.away(&reg, bases)?.into_iter().collect();
+            Ok(DirId::derive(&fold.meta.drive, parent, name, &away) == *dir)
+        }
+        Op::Move { dir, from, .. } => placed(fold, from, *dir),
+        Op::Exchange { a, b } => {
+            let mut fit = true;
+            for side in [a, b] {
+                if let Arrival::Dir { dir, from } = &side.comes {
+                    fit = fit && placed(fold, from, *dir)?;
+                }
+            }
+            Ok(fit)
+        }
+        Op::Genesis { .. } => Ok(false),
+        _ => Ok(true),
+    }
+}
+
+/// Takes what can be taken of `entries` and what waited for them.
+fn take_entries(
+    writer: &mut Writer,
+    fold: &mut Fold<'_>,
+    entries: Vec<VerifiedEntry>,
+    refused: Vec<Refusal>,
+) -> Result<Received, AppendError> {
+    let mut received = Received { refused, ..Received::default() };
+    let storage = writer.log.storage();
+    for entry in entries {
+        let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
+        while let Some((entry, at)) = ready.pop() {
+            let id = entry.id();
+            match judge(&*fold.kv, &fold.meta, &entry)? {
+                Verdict::Known => {}
+                Verdict::Ready => {
+                    let at = match at {
+                        Some(at) => at,
+                        None => writer.log.append(entry.bytes()).map_err(PathError::into_append)?,
+                    };
+                    fold.apply(&entry, at)?;
+                    received.applied.push(id);
+                    for held in writer.waiting.applied(&id) {
+                        ready.extend(reread(&*storage, held)?);
+                    }
+                }
+                Verdict::Waits(missing) => {
+                    for gone in writer.waiting.hold(entry, at, missing) {
+                        let why = RefuseReason::Crowded;
+                        received.refused.push(Refusal { id: Some(gone), why });
+                    }
+                }
+                Verdict::Refused(why) => {
+                    received.refused.push(Refusal { id: Some(id), why });
+                    for gone in writer.waiting.refused(&id) {
+                        let why = RefuseReason::Parent;
+                        received.refused.push(Refusal { id: Some(gone), why });
+                    }
+                }
+            }
+        }
+    }
+    received.changed = std::mem::take(&mut fold.changed).into_values().collect();
+    received.wants = writer.waiting.wants(WANTS_MAX);
+    Ok(received)
+}
+
+/// An entry that waited, with its place in the log when it lies there already.
+fn reread(
+    storage: &dyn log::storage::Storage,
+    held: crate::replica::Held,
+) -> Result<Option<(VerifiedEntry, Option<LogPos>)>, AppendError> {
+    match (held.entry, held.at) {
+        (Some(entry), at) => Ok(Some((entry, at))),
+        (None, Some(at)) => {
+            let bytes = log::read(storage, at)?.unwrap_or_default();
+            let entry = VerifiedEntry::trust_unchecked(bytes.into()).ok();
+            Ok(entry.filter(|entry| entry.id() == held.id).map(|entry| (entry, Some(at))))
+        }
+        (None, None) => Ok(None),
+    }
+}

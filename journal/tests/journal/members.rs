@@ -1,0 +1,281 @@
+//! Who may do what, and what becomes of the work of those who may not.
+
+use journal::error::InviteError;
+use journal::member::admit_proof;
+use journal::op::Named;
+use journal::{AppendError, DirId, EntryId, Journal, Op, RefuseReason, Role};
+
+use crate::forge::{
+    Forge, INVITE_SECRET, admit, feed, file, invite_key, journal_of, name, names, now, put, put_in,
+    signer_of, v,
+};
+
+const ROOT: DirId = DirId::ROOT;
+
+fn shown(forge: &Forge) -> Vec<String> {
+    names(&forge.journal(), ROOT, &[]).into_iter().map(|(name, _)| name).collect()
+}
+
+fn remove(device: char, frontier: &[EntryId]) -> Op {
+    Op::Remove { device: signer_of(device).device(), frontier: frontier.to_vec() }
+}
+
+fn set_role(device: char, role: Role, frontier: &[EntryId]) -> Op {
+    Op::SetRole { device: signer_of(device).device(), role, frontier: frontier.to_vec() }
+}
+
+fn role(journal: &Journal, device: char) -> Option<Role> {
+    let member = journal.member(signer_of(device).device())?;
+    (!member.removed).then_some(member.role)
+}
+
+#[test]
+fn a_stranger_is_refused_and_taken_after_its_admission() {
+    let mut f = Forge::new();
+    let (journal, _) = journal_of(&f.genesis);
+    let admin = f.admin.clone();
+    feed(&journal, &[admin]);
+    let x = f.e('X', 1, vec![put("x", "x", &[])], &[]);
+    let got = feed(&journal, std::slice::from_ref(&x));
+    assert_eq!(got.refused[0].why, RefuseReason::NotMember);
+    let a = f.e('A', 2, vec![admit(&f.drive, 'X')], &[]);
+    assert_eq!(feed(&journal, &[a, x]).applied.len(), 2);
+}
+
+#[test]
+fn an_admission_needs_the_invites_own_signature_for_that_device_and_drive() {
+    let mut f = Forge::new();
+    let id = signer_of('X').device();
+    let other = signer_of('Y').device();
+    let proofs = [
+        ("another key's", admit_proof(&[1; 32], &f.drive, &id)),
+        ("for another device", admit_proof(&INVITE_SECRET, &f.drive, &other)),
+        ("for another drive", admit_proof(&INVITE_SECRET, &journal::DriveId::ZERO, &id)),
+    ];
+    for (at, (what, proof)) in proofs.into_iter().enumerate() {
+        let admit = Op::Admit { invite: invite_key(), device: id, name: "X".into(), proof };
+        f.e('A', 1 + at as u64, vec![admit], &[]);
+        assert_eq!(role(&f.journal(), 'X'), None, "{what}");
+    }
+    assert!(f.journal().member(signer_of('A').device()).unwrap().flags.ignored_operations);
+}
+
+#[test]
+fn only_owners_invite_and_an_invite_ends() {
+    let mut f = Forge::new();
+    let invite = |key: u8, expires| Op::Invite {
+        key: journal::Signer::invite_public(&[key; 32]),
+        role: Role::Editor,
+        expires,
+        uses: 1,
+    };
+    let admit_by = |f: &Forge, key: u8, device: char| {
+        let id = signer_of(device).device();
+        Op::Admit {
+            invite: journal::Signer::invite_public(&[key; 32]),
+            device: id,
+            name: device.to_string(),
+            proof: admit_proof(&[key; 32], &f.drive, &id),
+        }
+    };
+    // An editor's invite admits nobody.
+    f.e('B', 1, vec![invite(1, u64::MAX >> 16)], &[]);
+    let op = admit_by(&f, 1, 'X');
+    f.e('B', 2, vec![op], &[]);
+    assert_eq!(role(&f.journal(), 'X'), None);
+    let key = journal::Signer::invite_public(&[1; 32]);
+    assert!(matches!(f.journal().check_invite(&key, now(0)), Err(InviteError::Unknown)));
+    // An owner's does, once; a second use is flagged.
+    f.e('A', 3, vec![invite(2, u64::MAX >> 16)], &[]);
+    let key = journal::Signer::invite_public(&[2; 32]);
+    assert_eq!(f.journal().check_invite(&key, now(0)).unwrap().role, Role::Editor);
+    assert!(f.journal().has_open_invite(now(0)));
+    let op = admit_by(&f, 2, 'X');
+    let x = f.e('A', 4, vec![op], &[]);
+    assert!(matches!(f.journal().check_invite(&key, now(0)), Err(InviteError::Used)));
+    let op = admit_by(&f, 2, 'Y');
+    f.e('B', 5, vec![op], &[&x]);
+    let members = f.journal().members();
+    let flags =
+        |d: char| members.iter().find(|m| m.device == signer_of(d).device()).unwrap().flags.clone();
+    assert!(!flags('X').overused_invite && flags('Y').overused_invite);
+    // One whose time is over does not; hlc counts, in whole milliseconds.
+    f.e('A', 6, vec![invite(3, 0)], &[]);
+    let key = journal::Signer::invite_public(&[3; 32]);
+    assert!(matches!(f.journal().check_invite(&key, now(1)), Err(InviteError::Expired)));
+    let op = admit_by(&f, 3, 'Z');
+    f.e('A', 1 << 17, vec![op], &[]);
+    assert_eq!(role(&f.journal(), 'Z'), None);
+}
+
+#[test]
+fn an_invite_lasts_as_long_where_logical_time_runs_ahead() {
+    let mut f = Forge::new();
+    let hlc = |ms: u64| ms << 16;
+    let ahead = 1 << 40;
+    let key = journal::Signer::invite_public(&[3; 32]);
+    // The issuer's clock says 10,000 while the drive's time is decades further.
+    let before = f.entry('A', hlc(ahead), vec![], &[], &[]);
+    let op = Op::Invite { key, role: Role::Editor, expires: 60_000, uses: 5 };
+    let mut entry = before.entry().clone();
+    (entry.prev, entry.seq) = (Some(before.id()), entry.seq + 1);
+    (entry.saved_at_ms, entry.ops) = (10_000, vec![op]);
+    entry.hlc = journal::hlc::Hlc::from_ms(ahead + 1);
+    let invite = journal::signed::VerifiedEntry::sign(entry, &signer_of('A')).unwrap();
+    f.push('A', invite);
+    let admit_by = |f: &Forge, device: char| {
+        let id = signer_of(device).device();
+        let proof = admit_proof(&[3; 32], &f.drive, &id);
+        Op::Admit { invite: key, device: id, name: device.to_string(), proof }
+    };
+    let op = admit_by(&f, 'X');
+    f.entry('A', hlc(ahead + 1 + 50_000), vec![op], &[], &[]);
+    let op = admit_by(&f, 'Y');
+    f.entry('A', hlc(ahead + 1 + 50_002), vec![op], &[], &[]);
+    assert_eq!(role(&f.journal(), 'X'), Some(Role::Editor));
+    assert_eq!(role(&f.journal(), 'Y'), None);
+}
+
+#[test]
+fn an_invite_is_void_once_its_issuer_is_removed() {
+    let mut f = Forge::new();
+    let owner = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    let key = journal::Signer::invite_public(&[9; 32]);
+    let invite = Op::Invite { key, role: Role::Editor, expires: u64::MAX >> 16, uses: 5 };
+    let b = f.e('B', 2, vec![invite], &[&owner]);
+    assert!(f.journal().check_invite(&key, now(0)).is_ok());
+    f.e('A', 3, vec![remove('B', &[b.id()])], &[&b]);
+    assert!(matches!(f.journal().check_invite(&key, now(0)), Err(InviteError::Void)));
+    let id = signer_of('X').device();
+    let proof = admit_proof(&[9; 32], &f.drive, &id);
+    f.e('A', 4, vec![Op::Admit { invite: key, device: id, name: "X".into(), proof }], &[]);
+    assert_eq!(role(&f.journal(), 'X'), None);
+}
+
+#[test]
+fn work_outside_a_removals_frontier_is_not_shown_and_can_be_taken_back() {
+    let mut f = Forge::new();
+    let r1 = f.e('R', 1, vec![put("before", "x", &[])], &[]);
+    let r2 = f.e('R', 2, vec![put("after", "x", &[])], &[]);
+    f.e('A', 3, vec![remove('R', &[r1.id()])], &[&r2]);
+    f.e('R', 4, vec![put("later", "x", &[])], &[]);
+    assert_eq!(shown(&f), ["before"]);
+    assert_eq!(role(&f.journal(), 'R'), None);
+    f.e('A', 5, vec![set_role('R', Role::Editor, &[])], &[]);
+    assert_eq!(shown(&f), ["after", "before", "later"]);
+    assert_eq!(role(&f.journal(), 'R'), Some(Role::Editor));
+}
+
+#[test]
+fn a_readers_work_has_no_effect_and_is_flagged() {
+    let mut f = Forge::new();
+    let b = f.e('B', 1, vec![put("mine", "x", &[])], &[]);
+    let a = f.e('A', 2, vec![set_role('B', Role::Reader, &[b.id()])], &[&b]);
+    f.e('B', 3, vec![put("no", "x", &[])], &[&a]);
+    assert_eq!(shown(&f), ["mine"]);
+    let journal = f.journal();
+    assert!(journal.member(signer_of('B').device()).unwrap().flags.ignored_operations);
+    let refused = journal.author(&signer_of('B'), vec![put("no", "x", &[])], now(0));
+    assert!(matches!(refused, Err(AppendError::Role { index: 0 })));
+    let renamed = Op::Rename { what: Named::Device(signer_of('B').device()), name: "bee".into() };
+    journal.author(&signer_of('B'), vec![renamed], now(0)).unwrap();
+    assert_eq!(journal.member(signer_of('B').device()).unwrap().name, "bee");
+}
+
+#[test]
+fn an_owner_falls_only_to_itself_or_to_one_before_it() {
+    let mut f = Forge::new();
+    let owners = ['B', 'C'].map(|d| set_role(d, Role::Owner, &[])).to_vec();
+    let a = f.e('A', 1, owners, &[]);
+    f.e('C', 2, vec![remove('B', &[]), remove('A', &[])], &[&a]);
+    f.e('B', 3, vec![remove('A', &[])], &[&a]);
+    let journal = f.journal();
+    assert_eq!(['A', 'B', 'C'].map(|d| role(&journal, d)), [Some(Role::Owner); 3]);
+    // B was admitted before C, and each may leave.
+    let b = f.e('B', 4, vec![remove('C', &[])], &[]);
+    f.e('B', 5, vec![remove('B', &[b.id()])], &[]);
+    let journal = f.journal();
+    assert_eq!(['A', 'B', 'C'].map(|d| role(&journal, d)), [Some(Role::Owner), None, None]);
+}
+
+#[test]
+fn a_removed_owner_cannot_remove_from_outside_its_frontier() {
+    let mut f = Forge::new();
+    let a = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    // B backdates: it claims not to have seen its removal.
+    f.e('B', 2, vec![remove('C', &[])], &[&a]);
+    assert_eq!(role(&f.journal(), 'C'), None);
+    f.e('A', 90, vec![remove('B', &[])], &[]);
+    assert_eq!(role(&f.journal(), 'C'), Some(Role::Editor));
+}
+
+#[test]
+fn a_forked_chain_counts_on_both_sides_and_is_flagged() {
+    let mut f = Forge::new();
+    let b = f.e('B', 1, vec![put("a", "x", &[])], &[]);
+    f.e('B', 2, vec![put("one", "x", &[])], &[]);
+    f.after('B', Some(b.clone()), 30, vec![put("two", "x", &[])], &[], &[]);
+    assert_eq!(shown(&f), ["a", "one", "two"]);
+    let journal = f.journal();
+    let forked = journal.member(signer_of('B').device()).unwrap().flags.forked.unwrap();
+    for id in [forked.one, forked.other] {
+        let entry = journal.entry(&id).unwrap();
+        let entry = journal::signed::VerifiedEntry::verify(entry).unwrap();
+        assert_eq!(entry.entry().prev, Some(b.id()), "the proof is two entries on one");
+    }
+    assert_eq!(
+        journal.frontier().tips.iter().filter(|t| t.device == signer_of('B').device()).count(),
+        2
+    );
+    // The device itself goes on from one end and has seen the other.
+    let done = journal.author(&signer_of('B'), vec![put("three", "x", &[])], now(0)).unwrap();
+    let entry = journal::signed::VerifiedEntry::verify(done.bytes).unwrap();
+    assert_eq!(entry.entry().seen.len(), 1);
+}
+
+#[test]
+fn entries_of_another_drive_or_out_of_line_are_refused() {
+    let mut f = Forge::new();
+    let journal = f.journal();
+    let good = f.e('B', 1, vec![], &[]);
+    let signer = signer_of('B');
+    let next = |change: &dyn Fn(&mut journal::entry::Entry)| {
+        let mut entry = f.all.last().unwrap().entry().clone();
+        entry.prev = Some(good.id());
+        entry.seq = 1;
+        entry.seen = vec![];
+        entry.hlc = journal::hlc::Hlc::from_raw(500);
+        change(&mut entry);
+        journal::signed::VerifiedEntry::sign(entry, &signer).unwrap()
+    };
+    feed(&journal, std::slice::from_ref(&good));
+    let refused = |entry| feed(&journal, &[entry]).refused.first().map(|r| r.why.clone());
+    let other = journal::DriveId::from_bytes([5; 32]);
+    assert_eq!(
+        refused(next(&|e| e.drive = other)),
+        Some(RefuseReason::OtherDrive { found: other })
+    );
+    assert_eq!(refused(next(&|e| e.seq = 7)), Some(RefuseReason::Chain));
+    let admin = f.admin.id();
+    assert_eq!(refused(next(&|e| e.prev = Some(admin))), Some(RefuseReason::Chain));
+    let early = journal::hlc::Hlc::from_raw(2);
+    assert_eq!(refused(next(&|e| e.hlc = early)), Some(RefuseReason::Clock));
+    assert_eq!(refused(next(&|_| ())), None);
+}
+
+#[test]
+fn operations_about_what_their_author_had_not_seen_have_no_effect() {
+    let mut f = Forge::new();
+    let made = f.mkdir(ROOT, "d", &[]);
+    let d = f.dir_id(ROOT, "d", &[]);
+    let a = f.e('A', 1, vec![made, put("x", "one", &[])], &[]);
+    // B names all of it and has seen none: its file is nowhere, its removal removes nothing.
+    f.e('B', 2, vec![put_in(d, "f", file("f"), &[])], &[]);
+    f.e('C', 3, vec![put("x", "two", &[v(&a, 1)])], &[]);
+    f.e('D', 4, vec![crate::forge::gone("d", &[v(&a, 0)])], &[]);
+    let journal = f.journal();
+    assert_eq!(names(&journal, d, &[]), []);
+    let x: Vec<String> = names(&journal, ROOT, &["one", "two"]).into_iter().map(|n| n.0).collect();
+    assert_eq!(x, ["d", "x", "x (conflict C #)"]);
+    let _ = name("x");
+}

@@ -1,0 +1,600 @@
+//! The rules once more, naively: sets of entries in, the whole tree out. Slow, obvious, written from
+//! the design and not from the engine, which is compared with it.
+//!
+//! Leaves out: roles and removals (every author counts), names of copies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use journal::op::{Arrival, Content, Value};
+use journal::order::OrderKey;
+use journal::signed::VerifiedEntry;
+use journal::view::ViewKind;
+use journal::{DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
+
+use crate::forge::list;
+
+type Reg = (DirId, String);
+type Key = (OrderKey, u32);
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Thing {
+    File(Content),
+    Link(Vec<u8>),
+    Dir(DirId),
+    Nothing,
+}
+
+struct Version {
+    key: Key,
+    entry: EntryId,
+    /// None for a Resolve.
+    reg: Option<Reg>,
+    thing: Thing,
+    mode: u32,
+    bases: Vec<VersionId>,
+    /// The directory a move took away from here.
+    left: Option<DirId>,
+    made: bool,
+    skipped: bool,
+}
+
+struct MoveOp {
+    key: Key,
+    version: VersionId,
+    parts: Vec<(DirId, VersionId, Reg, Reg, VersionId)>,
+}
+
+/// One shown node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Node {
+    pub reg: Reg,
+    pub copy: bool,
+    pub version: VersionId,
+    pub merged: Vec<VersionId>,
+    pub thing: Thing,
+    pub mode: u32,
+}
+
+pub struct Oracle {
+    drive: DriveId,
+    past: BTreeMap<EntryId, BTreeSet<EntryId>>,
+    versions: BTreeMap<VersionId, Version>,
+    place: BTreeMap<DirId, Reg>,
+    pub skipped: BTreeSet<VersionId>,
+}
+
+fn reg(dir: DirId, name: &EntryName) -> Reg {
+    (dir, name.folded().into_owned())
+}
+
+impl Oracle {
+    pub fn fold(entries: &[VerifiedEntry]) -> Vec<Node> {
+        let mut o = Self::read(entries);
+        o.replay_moves(entries);
+        o.nodes()
+    }
+
+    fn read(entries: &[VerifiedEntry]) -> Self {
+        let by_id: BTreeMap<EntryId, &VerifiedEntry> =
+            entries.iter().map(|e| (e.id(), e)).collect();
+        let mut past: BTreeMap<EntryId, BTreeSet<EntryId>> = BTreeMap::new();
+        let mut order: Vec<&VerifiedEntry> = by_id.values().copied().collect();
+        order.sort_by_key(|e| (e.entry().hlc, e.id()));
+        for e in &order {
+            let mut set = BTreeSet::from([e.id()]);
+            e.entry().parents().for_each(|p| set.extend(&past[&p]));
+            past.insert(e.id(), set);
+        }
+        let mut late = BTreeMap::new();
+        for f in &order {
+            for start in &f.entry().late {
+                let (mut chain, mut at) = (vec![], f.entry().prev);
+                while let Some(id) = at {
+                    chain.push(id);
+                    if id == *start {
+                        for id in &chain {
+                            let first = late.entry(*id).or_insert(f.entry().hlc);
+                            *first = f.entry().hlc.min(*first);
+                        }
+                        break;
+                    }
+                    at = by_id[&id].entry().prev;
+                }
+            }
+        }
+        let genesis = order.iter().find(|e| e.entry().is_genesis()).unwrap();
+        let mut o = Self {
+            drive: genesis.id().into(),
+            past,
+            versions: BTreeMap::new(),
+            place: BTreeMap::new(),
+            skipped: BTreeSet::new(),
+        };
+        for e in &order {
+            let published = late.get(&e.id()).copied().unwrap_or(e.entry().hlc);
+            let (hlc, device, entry) = (e.entry().hlc, e.entry().device, e.id());
+            let key = OrderKey { published, hlc, device, entry };
+            for (index, op) in e.entry().ops.iter().enumerate() {
+                o.read_op(VersionId::new(e.id(), index as u32), key, op);
+            }
+        }
+        o
+    }
+
+    fn knows(&self, entry: EntryId, id: &VersionId) -> bool {
+        self.past[&entry].contains(&id.entry) && self.versions.contains_key(id)
+    }
+
+    fn knows_dir(&self, entry: EntryId, dir: DirId) -> bool {
+        dir == DirId::ROOT
+            || self.versions.values().any(|v| {
+                v.made && v.thing == Thing::Dir(dir) && self.past[&entry].contains(&v.entry)
+            })
+    }
+
+    fn away(&self, reg: &Reg, bases: &[VersionId]) -> BTreeSet<VersionId> {
+        let (mut out, mut passed, mut queue) = (BTreeSet::new(), BTreeSet::new(), bases.to_vec());
+        while let Some(id) = queue.pop() {
+            let Some(v) = self.versions.get(&id) else { continue };
+            if v.reg.as_ref() != Some(reg) || !passed.insert(id) {
+                continue;
+            }
+            if v.left.is_some() {
+                out.insert(id);
+            }
+            queue.extend(&v.bases);
+        }
+        out
+    }
+
+    fn add(
+        &mut self,
+        id: VersionId,
+        order: OrderKey,
+        at: Option<Reg>,
+        thing: Thing,
+        bases: &[VersionId],
+    ) {
+        let bases: BTreeSet<VersionId> =
+            bases.iter().filter(|b| self.knows(id.entry, b)).copied().collect();
+        let (key, entry, bases) = ((order, id.index), id.entry, bases.into_iter().collect());
+        let (mode, left, made, skipped) = (0, None, false, false);
+        let version = Version { key, entry, reg: at, thing, mode, bases, left, made, skipped };
+        self.versions.insert(id, version);
+    }
+
+    fn add_value(
+        &mut self,
+        id: VersionId,
+        order: OrderKey,
+        at: Reg,
+        value: &Value,
+        bases: &[VersionId],
+    ) {
+        let (thing, mode) = match value {
+            Value::File(file) => (Thing::File(file.content), file.mode),
+            Value::Symlink(link) => (Thing::Link(link.target.clone()), 0),
+            Value::Gone { .. } => (Thing::Nothing, 0),
+        };
+        self.add(id, order, Some(at), thing, bases);
+        self.versions.get_mut(&id).unwrap().mode = mode;
+    }
+
+    fn read_op(&mut self, id: VersionId, order: OrderKey, op: &Op) {
+        match op {
+            Op::Put { dir, name, value, bases } if self.knows_dir(id.entry, *dir) => {
+                self.add_value(id, order, reg(*dir, name), value, bases);
+            }
+            Op::MkDir { parent, name, dir, bases, .. } if self.knows_dir(id.entry, *parent) => {
+                let at = reg(*parent, name);
+                let known: Vec<VersionId> =
+                    bases.iter().filter(|b| self.knows(id.entry, b)).copied().collect();
+                let away: Vec<VersionId> = self.away(&at, &known).into_iter().collect();
+                if DirId::derive(&self.drive, parent, name, &away) == *dir {
+                    self.add(id, order, Some(at.clone()), Thing::Dir(*dir), bases);
+                    self.versions.get_mut(&id).unwrap().made = true;
+                    self.place.insert(*dir, at);
+                }
+            }
+            Op::Move { dir, from, to, bases } => {
+                let Some(source) = self.placed(id.entry, from, *dir) else { return };
+                let to = reg(to.0, &to.1);
+                if source == to || !self.knows_dir(id.entry, to.0) {
+                    return;
+                }
+                self.add(id, order, Some(to), Thing::Dir(*dir), bases);
+                self.add(id.second(), order, Some(source), Thing::Nothing, &[*from]);
+                self.versions.get_mut(&id.second()).unwrap().left = Some(*dir);
+            }
+            Op::Exchange { a, b } => {
+                let (ra, rb) = (reg(a.dir, &a.name), reg(b.dir, &b.name));
+                let fits = |side: &journal::op::ExchangeSide, source: &Reg| match &side.comes {
+                    Arrival::Value(_) => true,
+                    Arrival::Dir { dir, from } => {
+                        self.placed(id.entry, from, *dir).as_ref() == Some(source)
+                    }
+                };
+                if ra == rb || !fits(a, &rb) || !fits(b, &ra) {
+                    return;
+                }
+                for (side, other, at, id) in [(a, b, ra, id), (b, a, rb, id.second())] {
+                    let mut bases = side.bases.clone();
+                    if let Arrival::Dir { from, .. } = &other.comes {
+                        bases.push(*from);
+                    }
+                    match &side.comes {
+                        Arrival::Value(value) => self.add_value(id, order, at, value, &bases),
+                        Arrival::Dir { dir, .. } => {
+                            self.add(id, order, Some(at), Thing::Dir(*dir), &bases);
+                        }
+                    }
+                    if let Arrival::Dir { dir, .. } = &other.comes {
+                        self.versions.get_mut(&id).unwrap().left = Some(*dir);
+                    }
+                }
+            }
+            Op::Resolve { drop, .. } => self.add(id, order, None, Thing::Nothing, drop),
+            _ => {}
+        }
+    }
+
+    fn placed(&self, entry: EntryId, from: &VersionId, dir: DirId) -> Option<Reg> {
+        let known = self.knows(entry, from) && self.knows_dir(entry, dir);
+        let version = self.versions.get(from).filter(|_| known)?;
+        version.reg.clone().filter(|_| version.thing == Thing::Dir(dir))
+    }
+
+    /// Every move in order; each applies if it moves what it says from where it says.
+    fn replay_moves(&mut self, entries: &[VerifiedEntry]) {
+        let mut moves = Vec::new();
+        for e in entries {
+            for (index, op) in e.entry().ops.iter().enumerate() {
+                let version = VersionId::new(e.id(), index as u32);
+                let mut parts = Vec::new();
+                let mut part = |dir: &DirId, from: &VersionId, id: VersionId| {
+                    let (Some(to), Some(source)) =
+                        (self.versions.get(&id), self.versions.get(from))
+                    else {
+                        return;
+                    };
+                    let (source, to) = (source.reg.clone().unwrap(), to.reg.clone().unwrap());
+                    parts.push((*dir, *from, source, to, id));
+                };
+                match op {
+                    Op::Move { dir, from, .. } => part(dir, from, version),
+                    Op::Exchange { a, b } => {
+                        for (side, id) in [(a, version), (b, version.second())] {
+                            if let Arrival::Dir { dir, from } = &side.comes {
+                                part(dir, from, id);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                if let Some(first) = parts.first() {
+                    let key = (self.versions[&first.4].key.0, version.index);
+                    moves.push(MoveOp { key, version, parts });
+                }
+            }
+        }
+        moves.sort_by_key(|m| m.key);
+        let mut last: BTreeMap<DirId, (VersionId, Key)> = BTreeMap::new();
+        for m in moves {
+            let current = |(dir, from, source, ..): &(DirId, VersionId, Reg, Reg, VersionId)| {
+                let v = &self.versions[from];
+                if v.key >= m.key || self.place.get(dir) != Some(source) {
+                    return false;
+                }
+                match last.get(dir) {
+                    None => v.made,
+                    Some((id, key)) => from == id || (v.made && v.key > *key),
+                }
+            };
+            let mut place = self.place.clone();
+            place.extend(m.parts.iter().map(|p| (p.0, p.3.clone())));
+            let cycle = m.parts.iter().any(|p| {
+                let (mut at, mut steps) = (p.3.0, 0);
+                while at != DirId::ROOT && at != p.0 && steps < 1000 {
+                    at = place[&at].0;
+                    steps += 1;
+                }
+                at != DirId::ROOT
+            });
+            if m.parts.iter().all(current) && !cycle {
+                self.place = place;
+                last.extend(m.parts.iter().map(|p| (p.0, (p.4, m.key))));
+            } else {
+                self.skipped.insert(m.version);
+                for id in [m.version, m.version.second()] {
+                    if let Some(v) = self.versions.get_mut(&id) {
+                        v.skipped = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn superseders(&self, id: &VersionId) -> Vec<VersionId> {
+        let named =
+            |(by, v): (&VersionId, &Version)| (!v.skipped && v.bases.contains(id)).then_some(*by);
+        self.versions.iter().filter_map(named).collect()
+    }
+
+    fn ancestors(&self, id: &VersionId) -> BTreeSet<VersionId> {
+        let (mut out, mut queue) = (BTreeSet::new(), self.versions[id].bases.clone());
+        while let Some(id) = queue.pop() {
+            if out.insert(id) {
+                queue.extend(self.versions.get(&id).map(|v| v.bases.clone()).unwrap_or_default());
+            }
+        }
+        out
+    }
+
+    fn is_head(&self, id: &VersionId) -> bool {
+        !self.versions[id].skipped && self.superseders(id).is_empty()
+    }
+
+    fn register(&self, at: &Reg) -> Vec<VersionId> {
+        let mut all: Vec<VersionId> = self
+            .versions
+            .iter()
+            .filter(|(_, v)| v.reg.as_ref() == Some(at))
+            .map(|(id, _)| *id)
+            .collect();
+        all.sort_by_key(|id| self.versions[id].key);
+        all
+    }
+
+    fn leaf(&self, id: &VersionId) -> bool {
+        matches!(self.versions[id].thing, Thing::File(_) | Thing::Link(_))
+    }
+
+    /// Placements of `dir` at `at` that stand, and whether it stands by a void removal only.
+    fn standing(&self, dir: DirId, at: &Reg) -> (Vec<VersionId>, bool) {
+        let is_dir = |id: &VersionId| self.versions[id].thing == Thing::Dir(dir);
+        let all: Vec<VersionId> = self
+            .register(at)
+            .into_iter()
+            .filter(|id| is_dir(id) && !self.versions[id].skipped)
+            .collect();
+        let heads: Vec<VersionId> = all.iter().filter(|id| self.is_head(id)).copied().collect();
+        let inside: Vec<EntryId> = self
+            .versions
+            .values()
+            .filter(|v| v.reg.as_ref().is_some_and(|r| r.0 == dir) && v.thing != Thing::Nothing)
+            .map(|v| v.entry)
+            .collect();
+        let replaces = |by: &VersionId| {
+            let v = &self.versions[by];
+            v.thing == Thing::Dir(dir) || (v.left == Some(dir) && v.thing == Thing::Nothing)
+        };
+        let effective: BTreeSet<EntryId> = all
+            .iter()
+            .flat_map(|id| self.superseders(id))
+            .filter(|by| !replaces(by))
+            .map(|by| by.entry)
+            .filter(|by| inside.iter().all(|e| self.past[by].contains(e)))
+            .collect();
+        let void = all.iter().any(|id| {
+            !self.superseders(id).iter().any(replaces)
+                && !effective.iter().any(|by| self.past[by].contains(&id.entry))
+        });
+        (heads, void)
+    }
+
+    fn live_dirs(&self) -> BTreeSet<DirId> {
+        let mut live = BTreeSet::new();
+        loop {
+            let before = live.len();
+            for (dir, at) in &self.place {
+                let (heads, void) = self.standing(*dir, at);
+                let file = self.versions.iter().any(|(id, v)| {
+                    v.reg.as_ref().is_some_and(|r| r.0 == *dir) && self.leaf(id) && self.is_head(id)
+                });
+                let child = self.place.iter().any(|(d, at)| at.0 == *dir && live.contains(d));
+                if !heads.is_empty() || void || file || child {
+                    live.insert(*dir);
+                }
+            }
+            if live.len() == before {
+                return live;
+            }
+        }
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let live = self.live_dirs();
+        let mut regs: BTreeSet<Reg> =
+            self.versions.values().filter_map(|v| v.reg.clone()).collect();
+        regs.extend(self.place.values().cloned());
+        let mut out: Vec<Node> = regs.iter().flat_map(|at| self.show(at, &live)).collect();
+        out.sort();
+        out
+    }
+
+    fn quiet(&self, h: &VersionId, other: &VersionId) -> bool {
+        let (v, o) = (&self.versions[h], &self.versions[other]);
+        let (mut kept, mut queue) = (BTreeSet::new(), v.bases.clone());
+        while let Some(b) = queue.pop() {
+            if self.versions[&b].thing == v.thing && kept.insert(b) {
+                queue.extend(&self.versions[&b].bases);
+            }
+        }
+        v.thing != o.thing
+            && self.ancestors(other).iter().any(|x| {
+                let past = &self.versions[x];
+                past.thing == v.thing
+                    && (kept.contains(x) || v.bases.iter().all(|b| past.bases.contains(b)))
+            })
+    }
+
+    fn official(&self, all: &[VersionId], quiet: &[VersionId], here: &[DirId]) -> Vec<VersionId> {
+        let mut off: Vec<VersionId> = Vec::new();
+        for id in all {
+            let v = &self.versions[id];
+            let elsewhere = match v.thing {
+                Thing::Dir(dir) => !here.contains(&dir) && self.superseders(id).is_empty(),
+                _ => false,
+            };
+            if v.skipped || quiet.contains(id) || elsewhere {
+                continue;
+            }
+            let Some(first) = off.first() else {
+                off.push(*id);
+                continue;
+            };
+            let ancestors = self.ancestors(id);
+            let first = &self.versions[first].thing;
+            let abandoned = off.iter().all(|o| {
+                let by = self.superseders(o);
+                !by.is_empty() && !by.iter().any(|by| self.versions[by].reg == v.reg)
+            });
+            if (*first == Thing::Nothing && v.thing != Thing::Nothing)
+                || off.iter().any(|o| ancestors.contains(o))
+                || abandoned
+            {
+                off = vec![*id];
+            } else if *first == v.thing {
+                off.push(*id);
+            }
+        }
+        off
+    }
+
+    fn backup(&self, h: &VersionId) -> bool {
+        let v = &self.versions[h];
+        self.versions.iter().any(|(id, o)| {
+            o.entry == v.entry
+                && o.reg.is_some()
+                && o.reg != v.reg
+                && self.leaf(id)
+                && o.thing != v.thing
+                && o.bases.iter().any(|b| {
+                    let b = &self.versions[b];
+                    b.thing == v.thing && b.reg == o.reg
+                })
+        })
+    }
+
+    fn show(&self, at: &Reg, live: &BTreeSet<DirId>) -> Vec<Node> {
+        let all = self.register(at);
+        let mut heads: Vec<VersionId> =
+            all.iter().filter(|id| self.leaf(id) && self.is_head(id)).copied().collect();
+        let mut quiet = Vec::new();
+        for h in heads.clone() {
+            if heads.iter().any(|o| *o != h && self.quiet(&h, o)) {
+                heads.retain(|o| *o != h);
+                quiet.push(h);
+            }
+        }
+        let here: Vec<DirId> =
+            self.place.iter().filter(|(_, p)| *p == at).map(|(dir, _)| *dir).collect();
+        let off = self.official(&all, &quiet, &here);
+        // Heads that are equal are one; a directory is one however often it was made.
+        let mut groups: Vec<(Thing, Vec<VersionId>, bool)> = Vec::new();
+        for h in heads {
+            let thing = self.versions[&h].thing.clone();
+            match groups.iter_mut().find(|g| g.0 == thing) {
+                Some(group) => group.1.push(h),
+                None => groups.push((thing, vec![h], false)),
+            }
+        }
+        for dir in here.iter().filter(|d| live.contains(d)) {
+            let (mut heads, _) = self.standing(*dir, at);
+            let back = heads.is_empty();
+            if back {
+                let is_dir = |id: &&VersionId| self.versions[id].thing == Thing::Dir(*dir);
+                let counted = all.iter().rfind(|id| is_dir(id) && !self.versions[id].skipped);
+                heads.extend(counted.or(all.iter().rfind(is_dir)));
+            }
+            groups.push((Thing::Dir(*dir), heads, back));
+        }
+        let wanted = off.first().map(|o| &self.versions[o].thing).filter(|t| **t != Thing::Nothing);
+        let mut official = wanted.and_then(|t| groups.iter().position(|g| g.0 == *t));
+        official = official.or_else(|| groups.iter().position(|g| g.2));
+        let is_leaf = |g: usize| !matches!(groups[g].0, Thing::Dir(_));
+        let backups: Vec<usize> = (0..groups.len())
+            .filter(|g| official.is_some_and(is_leaf) && Some(*g) != official && is_leaf(*g))
+            .filter(|g| groups[*g].1.iter().all(|h| self.backup(h)))
+            .collect();
+        let mut out = Vec::new();
+        for (n, (thing, heads, _)) in groups.iter().enumerate() {
+            if backups.contains(&n) {
+                continue;
+            }
+            let mut merged: BTreeSet<VersionId> = heads.iter().copied().collect();
+            if is_leaf(n) && (Some(n) == official || (official.is_none() && n == 0)) {
+                merged.extend(&quiet);
+                backups.iter().for_each(|b| merged.extend(&groups[*b].1));
+            }
+            let lead = match thing {
+                Thing::Dir(_) => heads.last().unwrap(),
+                _ => heads.iter().find(|h| off.contains(h)).unwrap_or(&heads[0]),
+            };
+            let mode = self.mode(lead, &merged);
+            let (reg, copy, thing) = (at.clone(), Some(n) != official, thing.clone());
+            let (version, merged) = (*lead, merged.into_iter().collect());
+            out.push(Node { reg, copy, version, merged, thing, mode });
+        }
+        out
+    }
+
+    fn mode(&self, lead: &VersionId, merged: &BTreeSet<VersionId>) -> u32 {
+        let own = &self.versions[lead];
+        if !matches!(own.thing, Thing::File(_)) {
+            return 0;
+        }
+        let is_file = |b: &&VersionId| matches!(self.versions[b].thing, Thing::File(_));
+        let unchanged = own.bases.iter().filter(is_file).all(|b| self.versions[b].mode == own.mode);
+        let mut others: Vec<&VersionId> = merged.iter().filter(|id| *id != lead).collect();
+        others.sort_by_key(|id| self.versions[*id].key);
+        let mut mode = own.mode;
+        for id in others {
+            let v = &self.versions[id];
+            let same =
+                |v: &Version| v.bases.iter().find(|b| self.versions[b].thing == v.thing).copied();
+            let Some(mut base) = same(v) else { continue };
+            while let Some(older) = same(&self.versions[&base]) {
+                base = older;
+            }
+            if v.mode != self.versions[&base].mode && (v.key > own.key || unchanged) {
+                mode = v.mode;
+            }
+        }
+        mode
+    }
+}
+
+/// The same nodes as the journal shows them, from the root down.
+pub fn walk(journal: &Journal) -> Vec<Node> {
+    let (mut out, mut queue) = (Vec::new(), vec![DirId::ROOT]);
+    while let Some(dir) = queue.pop() {
+        let nodes = list(journal, dir);
+        let shown: BTreeSet<_> = nodes.iter().map(|n| n.shown.folded().into_owned()).collect();
+        assert_eq!(shown.len(), nodes.len(), "two nodes have one name");
+        for node in nodes {
+            let found = journal.lookup(dir, &node.shown).unwrap();
+            assert_eq!(found.as_ref(), Some(&node), "a listed name must be found");
+            let (thing, mode) = match &node.kind {
+                ViewKind::File(file) => (Thing::File(file.content), file.mode),
+                ViewKind::Symlink(link) => (Thing::Link(link.target.clone()), 0),
+                ViewKind::Dir { dir: id, .. } => {
+                    let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
+                    assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
+                    queue.push(*id);
+                    (Thing::Dir(*id), 0)
+                }
+            };
+            out.push(Node {
+                reg: (dir, node.register.name.folded().into_owned()),
+                copy: node.standing == Standing::Copy,
+                version: node.version,
+                merged: node.merged,
+                thing,
+                mode,
+            });
+        }
+    }
+    out.sort();
+    out
+}
