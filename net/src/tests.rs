@@ -1,0 +1,5 @@
+//! Real nodes on loopback.
+
+mod exchange;
+mod joining;
+mod malice;
