@@ -1,0 +1,87 @@
+//! Attributes as the mount shows and takes them.
+//!
+//! Leaves out: how a kernel encodes them ([`crate::fuse`]).
+//!
+//! Invariant: mode bits never hold set-user-id or set-group-id; the mount is `nosuid` and the drive does not keep them.
+
+use journal::op::Timestamp;
+
+/// Mode bits a file keeps.
+pub const FILE_MODE_BITS: u32 = 0o777;
+/// Mode bits a directory keeps: the sticky bit too.
+pub const DIR_MODE_BITS: u32 = 0o1777;
+/// Block size told to programs, bytes: what one request to the daemon carries well.
+pub const BLOCK_BYTES: u32 = 128 << 10;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// Everything `stat` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Length, bytes.
+    pub len: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names that point here.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last read; kept locally and coarsely.
+    pub atime: Timestamp,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of anything.
+    pub ctime: Timestamp,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The present.
+    Now,
+    /// This time.
+    At(Timestamp),
+}
+
+/// Attributes to change; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length, bytes.
+    pub len: Option<u64>,
+    /// Last read.
+    pub atime: Option<SetTime>,
+    /// Last change of content.
+    pub mtime: Option<SetTime>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Thread id; 0 when the kernel acts for nobody in particular.
+    pub tid: u32,
+}

@@ -1,0 +1,125 @@
+//! A regular file that is known to the kernel or open: its bytes, its attributes, and what they are based on.
+//!
+//! Leaves out: everything about names but where this file stands.
+//!
+//! Invariants:
+//! - locks are taken in the order body, drive state, meta; none of them is held across a wait for other devices but
+//!   the body's, and that only for work on this very file;
+//! - `meta.len` is the body's length whenever the body's lock is free;
+//! - a dirty file is never forgotten.
+
+use std::sync::Arc;
+
+use journal::op::{Content, FileValue, Timestamp, Xattrs};
+use parking_lot::Mutex;
+
+use crate::attr::FILE_MODE_BITS;
+use crate::body::Body;
+use crate::drafts::Below;
+use crate::inode::Place;
+use crate::spool::DirtyFile;
+
+/// A file.
+pub(crate) struct FileNode {
+    pub(crate) ino: u64,
+    pub(crate) body: Mutex<Body>,
+    pub(crate) meta: Mutex<Meta>,
+}
+
+/// What is known of a file besides its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) len: u64,
+    pub(crate) mode: u32,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+    pub(crate) atime: Timestamp,
+    pub(crate) xattrs: Arc<Xattrs>,
+    pub(crate) owner: Option<(u32, u32)>,
+    /// The last finished content; none while a new file's first one is written.
+    pub(crate) finished: Option<Content>,
+    /// The published content this file was made from.
+    pub(crate) rests_on: Option<Content>,
+    /// What a change of this file replaces.
+    pub(crate) below: Below,
+    /// Its name; none once it was removed or replaced.
+    pub(crate) place: Option<Place>,
+    /// Whether bytes are there that are not in `finished`.
+    pub(crate) dirty: bool,
+    /// Whether attributes are changed that no draft has.
+    pub(crate) attr_dirty: bool,
+    /// Counts changes of bytes, so that a snapshot can tell whether it is still the whole.
+    pub(crate) changes: u64,
+    pub(crate) opens: u32,
+    pub(crate) writers: u32,
+    /// How the spool log describes it, if it does, as unfinished.
+    pub(crate) logged: Option<Box<DirtyFile>>,
+    /// When it was last handed to the drafts, monotonic milliseconds.
+    pub(crate) published_ms: u64,
+}
+
+impl FileNode {
+    /// A file with a finished content.
+    pub(crate) fn sealed(ino: u64, value: &FileValue, below: Below, place: Place) -> Self {
+        let body = Body::sealed(cas_content(value.content));
+        let meta = Meta {
+            len: value.content.len,
+            mode: value.mode & FILE_MODE_BITS,
+            mtime: value.mtime,
+            ctime: value.mtime,
+            atime: value.mtime,
+            xattrs: Arc::new(value.xattrs.clone()),
+            owner: value.owner,
+            finished: Some(value.content),
+            rests_on: Some(value.content),
+            below,
+            place: Some(place),
+            dirty: false,
+            attr_dirty: false,
+            changes: 0,
+            opens: 0,
+            writers: 0,
+            logged: None,
+            published_ms: 0,
+        };
+        Self { ino, body: Mutex::new(body), meta: Mutex::new(meta) }
+    }
+
+    /// Whether it must stay known although the kernel let go of it.
+    pub(crate) fn is_busy(&self) -> bool {
+        let meta = self.meta.lock();
+        meta.opens > 0 || (meta.dirty && meta.place.is_some())
+    }
+}
+
+impl Meta {
+    /// The value to publish with this content.
+    pub(crate) fn value(&self, content: Content) -> FileValue {
+        FileValue {
+            content,
+            mode: self.mode,
+            mtime: self.mtime,
+            xattrs: (*self.xattrs).clone(),
+            owner: self.owner,
+        }
+    }
+
+    /// Takes the attributes of a value that has the same content.
+    pub(crate) fn take_attrs(&mut self, value: &FileValue) {
+        self.mode = value.mode & FILE_MODE_BITS;
+        self.mtime = value.mtime;
+        self.ctime = value.mtime;
+        self.xattrs = Arc::new(value.xattrs.clone());
+        self.owner = value.owner;
+    }
+}
+
+/// The same content in the store's words.
+pub(crate) fn cas_content(content: Content) -> cas::Content {
+    cas::Content { id: content.id, len: content.len }
+}
+
+/// The same content in the journal's words.
+pub(crate) fn journal_content(content: cas::Content) -> Content {
+    Content { id: content.id, len: content.len }
+}

@@ -1,0 +1,331 @@
+//! Attributes, extended attributes, the state of the disk.
+//!
+//! Leaves out: lengths of files, which are content ([`super::io`]).
+//!
+//! Invariant: a change of a finished file's attributes is a draft at once; of one that is being written, it goes with
+//! its content.
+
+use std::sync::Arc;
+
+use journal::id::DirId;
+use journal::op::{DirAttr, Timestamp, XATTRS_LEN_MAX, Xattrs};
+
+use super::{Core, State};
+use crate::attr::{Attr, Caller, DIR_MODE_BITS, FILE_MODE_BITS, SetAttr, SetTime};
+use crate::drafts::DraftValue;
+use crate::error::FsError;
+use crate::file::{FileNode, Meta, cas_content};
+use crate::inode::{LinkNode, NodeKind};
+use crate::space::Usage;
+
+/// Prefix of attributes that say something about the drive; read-only and never listed.
+const VIRTUAL: &[u8] = b"user.atelier.";
+/// Longest name of an extended attribute, bytes.
+const XATTR_NAME_LEN_MAX: usize = 255;
+
+/// Whether an extended attribute must be new or must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Either.
+    Any,
+    /// New.
+    Create,
+    /// There.
+    Replace,
+}
+
+impl Core {
+    /// What `stat` says.
+    pub fn getattr(&self, ino: u64) -> Result<Attr, FsError> {
+        let state = self.state();
+        let kind = state.table.get(ino).map(|node| node.kind.clone()).ok_or(FsError::Stale)?;
+        self.attr_of(&state, ino, &kind)
+    }
+
+    /// Changes attributes; a new length may have to wait for content below.
+    pub fn setattr(
+        &self,
+        caller: Caller,
+        ino: u64,
+        handle: Option<u64>,
+        set: SetAttr,
+    ) -> Result<Attr, FsError> {
+        let kind =
+            self.state().table.get(ino).map(|node| node.kind.clone()).ok_or(FsError::Stale)?;
+        self.check_owner(caller, &set)?;
+        match &kind {
+            NodeKind::File(file) => self.set_file(caller, file, handle, set)?,
+            NodeKind::Symlink(link) => self.set_link(link, set)?,
+            NodeKind::Dir(_) if set.len.is_some() => return Err(FsError::IsDir),
+            NodeKind::Dir(dir) => self.set_dir(*dir, set)?,
+        }
+        let state = self.state();
+        self.attr_of(&state, ino, &kind)
+    }
+
+    /// Without replicated owners everything belongs to the mounting user. Root may say otherwise without effect, as
+    /// unpackers and copiers running as root do; anyone else gives a file away no more than on other file systems.
+    fn check_owner(&self, caller: Caller, set: &SetAttr) -> Result<(), FsError> {
+        let foreign = set.uid.is_some_and(|uid| uid != self.config.uid);
+        if foreign && caller.uid != 0 { Err(FsError::NotPermitted) } else { Ok(()) }
+    }
+
+    fn owner_of(&self, old: Option<(u32, u32)>, set: &SetAttr) -> Option<(u32, u32)> {
+        if !self.config.posix_owners {
+            return None;
+        }
+        let (uid, gid) = old.unwrap_or((self.config.uid, self.config.gid));
+        Some((set.uid.unwrap_or(uid), set.gid.unwrap_or(gid)))
+    }
+
+    fn time(&self, time: SetTime) -> Timestamp {
+        match time {
+            SetTime::Now => self.clock.wall(),
+            SetTime::At(time) => Timestamp { nanos: time.nanos.min(999_999_999), ..time },
+        }
+    }
+
+    fn set_file(
+        &self,
+        caller: Caller,
+        file: &Arc<FileNode>,
+        handle: Option<u64>,
+        set: SetAttr,
+    ) -> Result<(), FsError> {
+        if let Some(len) = set.len {
+            let may_write = match handle.and_then(|handle| self.handles.file(handle).ok()) {
+                Some(handle) => handle.writes,
+                None => self.may(caller, file.meta.lock().mode, 2).is_ok(),
+            };
+            if !may_write {
+                return Err(FsError::Access);
+            }
+            self.set_len(file, len)?;
+        }
+        let lasting =
+            set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some();
+        if !lasting {
+            if let Some(atime) = set.atime {
+                file.meta.lock().atime = self.time(atime);
+            }
+            return Ok(());
+        }
+        self.change_file(file, |meta| {
+            if let Some(mode) = set.mode {
+                meta.mode = mode & FILE_MODE_BITS;
+            }
+            if let Some(mtime) = set.mtime {
+                meta.mtime = self.time(mtime);
+            }
+            if let Some(atime) = set.atime {
+                meta.atime = self.time(atime);
+            }
+            meta.owner = self.owner_of(meta.owner, &set);
+            Ok(())
+        })
+    }
+
+    /// Changes attributes that are published.
+    fn change_file(
+        &self,
+        file: &Arc<FileNode>,
+        set: impl FnOnce(&mut Meta) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        let beside = self.change(|state| {
+            let mut meta = file.meta.lock();
+            set(&mut meta)?;
+            meta.ctime = self.clock.wall();
+            match meta.finished {
+                Some(content) if !meta.dirty => {
+                    self.put_draft(state, file.ino, &mut meta, cas_content(content))
+                }
+                _ => {
+                    meta.attr_dirty = true;
+                    Ok(None)
+                }
+            }
+        })?;
+        self.publish_beside(file, beside)
+    }
+
+    fn set_link(&self, link: &Arc<LinkNode>, set: SetAttr) -> Result<(), FsError> {
+        let Some(mtime) = set.mtime else { return Ok(()) };
+        self.change(|state| {
+            let value = {
+                let mut value = link.value.lock();
+                value.mtime = self.time(mtime);
+                value.clone()
+            };
+            let Some(key) = state.table.key_of(link.ino) else { return Ok(()) };
+            let below = link.below.lock().clone();
+            let Some(name) = below.name.clone() else { return Ok(()) };
+            let draft = DraftValue::Symlink(value);
+            state.drafts.put(self.now_ms(), &key, &name, draft, || Ok::<_, FsError>(below))
+        })
+    }
+
+    fn set_dir(&self, dir: DirId, set: SetAttr) -> Result<(), FsError> {
+        self.change(|state| {
+            if !self.dir_lives(state, dir)? {
+                return Ok(());
+            }
+            let mut attr = self.dir_attr(state, dir)?;
+            if let Some(mode) = set.mode {
+                attr.mode = mode & DIR_MODE_BITS;
+            }
+            if let Some(mtime) = set.mtime {
+                attr.mtime = Some(self.time(mtime));
+                state.dir_times.remove(&dir);
+            }
+            attr.owner = self.owner_of(attr.owner, &set);
+            self.put_dir_attr(state, dir, attr)
+        })
+    }
+
+    fn put_dir_attr(&self, state: &mut State, dir: DirId, attr: DirAttr) -> Result<(), FsError> {
+        if self.dir_attr(state, dir)? != attr {
+            state.drafts.set_dir_attr(self.now_ms(), dir, attr);
+        }
+        Ok(())
+    }
+
+    /// Whether an access is allowed.
+    pub fn access(&self, caller: Caller, ino: u64, want: u32) -> Result<(), FsError> {
+        let attr = self.getattr(ino)?;
+        if want & 1 != 0
+            && caller.uid == 0
+            && attr.kind == crate::attr::Kind::File
+            && attr.mode & 0o111 == 0
+        {
+            return Err(FsError::Access);
+        }
+        self.may(caller, attr.mode, want & 7)
+    }
+
+    /// The state of the disk that holds the store.
+    pub fn statfs(&self) -> Result<Usage, FsError> {
+        let dir = &self.config.spool_dir;
+        Ok(self.contents.space.usage().map_err(crate::error::at("stat", dir))?)
+    }
+
+    fn xattrs_of(&self, state: &State, kind: &NodeKind) -> Result<Arc<Xattrs>, FsError> {
+        match kind {
+            NodeKind::File(file) => Ok(file.meta.lock().xattrs.clone()),
+            NodeKind::Dir(dir) => Ok(Arc::new(self.dir_attr(state, *dir)?.xattrs)),
+            NodeKind::Symlink(_) => Ok(Arc::new(Xattrs::new())),
+        }
+    }
+
+    fn known(&self, state: &State, ino: u64) -> Result<NodeKind, FsError> {
+        state.table.get(ino).map(|node| node.kind.clone()).ok_or(FsError::Stale)
+    }
+
+    /// An extended attribute's value.
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let state = self.state();
+        let kind = self.known(&state, ino)?;
+        if let Some(what) = name.strip_prefix(VIRTUAL) {
+            return self.virtual_xattr(&state, &kind, what);
+        }
+        check_namespace(name)?;
+        let xattrs = self.xattrs_of(&state, &kind)?;
+        xattrs.get(name).cloned().ok_or(FsError::NoAttribute)
+    }
+
+    fn virtual_xattr(
+        &self,
+        state: &State,
+        kind: &NodeKind,
+        what: &[u8],
+    ) -> Result<Vec<u8>, FsError> {
+        let NodeKind::File(file) = kind else { return Err(FsError::NoAttribute) };
+        let meta = file.meta.lock();
+        let drafted =
+            meta.place.as_ref().is_some_and(|place| state.drafts.get(&place.key).is_some());
+        match what {
+            b"version" => {
+                let version = meta.below.bases.first().ok_or(FsError::NoAttribute)?;
+                Ok(version.to_string().into_bytes())
+            }
+            b"state" => Ok(match (meta.dirty, drafted) {
+                (true, _) => b"writing".to_vec(),
+                (false, true) => b"draft".to_vec(),
+                (false, false) => b"published".to_vec(),
+            }),
+            _ => Err(FsError::NoAttribute),
+        }
+    }
+
+    /// The names of an inode's extended attributes.
+    pub fn listxattr(&self, ino: u64) -> Result<Vec<Vec<u8>>, FsError> {
+        let state = self.state();
+        let kind = self.known(&state, ino)?;
+        Ok(self.xattrs_of(&state, &kind)?.keys().cloned().collect())
+    }
+
+    /// Sets an extended attribute.
+    pub fn setxattr(
+        &self,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<(), FsError> {
+        if name.starts_with(VIRTUAL) {
+            return Err(FsError::ReadOnly);
+        }
+        check_namespace(name)?;
+        if name.len() > XATTR_NAME_LEN_MAX {
+            return Err(FsError::Range);
+        }
+        self.change_xattrs(ino, |xattrs| {
+            match (mode, xattrs.contains_key(name)) {
+                (XattrMode::Create, true) => return Err(FsError::Exists),
+                (XattrMode::Replace, false) => return Err(FsError::NoAttribute),
+                _ => {}
+            }
+            xattrs.insert(name.to_vec(), value.to_vec());
+            let total: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if total > XATTRS_LEN_MAX { Err(FsError::TooBig) } else { Ok(()) }
+        })
+    }
+
+    /// Removes an extended attribute.
+    pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<(), FsError> {
+        if name.starts_with(VIRTUAL) {
+            return Err(FsError::ReadOnly);
+        }
+        check_namespace(name)?;
+        self.change_xattrs(ino, |xattrs| match xattrs.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(FsError::NoAttribute),
+        })
+    }
+
+    fn change_xattrs(
+        &self,
+        ino: u64,
+        set: impl FnOnce(&mut Xattrs) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        let kind = self.known(&self.state(), ino)?;
+        match kind {
+            NodeKind::File(file) => self.change_file(&file, |meta| {
+                let mut xattrs = (*meta.xattrs).clone();
+                set(&mut xattrs)?;
+                meta.xattrs = Arc::new(xattrs);
+                Ok(())
+            }),
+            NodeKind::Dir(dir) => self.change(|state| {
+                let mut attr = self.dir_attr(state, dir)?;
+                set(&mut attr.xattrs)?;
+                self.put_dir_attr(state, dir, attr)
+            }),
+            NodeKind::Symlink(_) => Err(FsError::NotPermitted),
+        }
+    }
+}
+
+/// Only `user.` attributes replicate; the rest is answered as a file system without them does.
+fn check_namespace(name: &[u8]) -> Result<(), FsError> {
+    if name.starts_with(b"user.") && name.len() > 5 { Ok(()) } else { Err(FsError::NotSupported) }
+}

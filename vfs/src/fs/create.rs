@@ -1,0 +1,303 @@
+//! Making and removing names.
+//!
+//! Leaves out: renames ([`super::rename`]).
+//!
+//! Invariant: a new file is visible here at once and published when it is first finished.
+
+use std::sync::Arc;
+
+use journal::id::DirId;
+use journal::name::EntryName;
+use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
+use parking_lot::Mutex;
+
+use super::{Core, Entry, Opened, State};
+use crate::attr::{Caller, DIR_MODE_BITS, FILE_MODE_BITS};
+use crate::body::Body;
+use crate::drafts::{Below, DraftValue, Key};
+use crate::error::FsError;
+use crate::file::{FileNode, Meta};
+use crate::inode::{NodeKind, Place, Table};
+use crate::spool::Change;
+
+/// How many published names are looked at in one go when a directory must be empty.
+const EMPTY_CHECK_PAGE: usize = 256;
+
+impl Core {
+    /// The directory of an inode, if something may be made or removed in it.
+    pub(crate) fn writable_dir(
+        &self,
+        state: &State,
+        caller: Caller,
+        ino: u64,
+    ) -> Result<DirId, FsError> {
+        let dir = state.dir_of(ino)?;
+        if !self.dir_lives(state, dir)? {
+            return Err(FsError::NotFound);
+        }
+        if caller.uid != 0 && !self.config.allow_other {
+            self.may(caller, self.dir_attr(state, dir)?.mode, 0o3)?;
+        }
+        Ok(dir)
+    }
+
+    /// Makes a file and opens it; opens the one that is there unless it must be new.
+    pub fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+        flags: i32,
+    ) -> Result<(Entry, Opened), FsError> {
+        let name = self.name(name)?;
+        let made = self.change(|state| {
+            let dir = self.writable_dir(state, caller, parent)?;
+            if let Some(found) = self.find(state, dir, &name)? {
+                return Ok(Err(found));
+            }
+            let file = self.make_file(state, dir, &name, mode)?;
+            let kind = NodeKind::File(file.clone());
+            let entry = super::lookup::Found { ino: file.ino, kind, lasting: true };
+            let entry = self.entry(state, &entry)?;
+            state.table.told(file.ino);
+            Ok(Ok((entry, file)))
+        })?;
+        match made {
+            Ok((entry, file)) => {
+                let opened = self.open_node(caller, &file, flags)?;
+                Ok((entry, opened))
+            }
+            Err(found) => {
+                if rustix::fs::OFlags::from_bits_retain(flags as u32)
+                    .contains(rustix::fs::OFlags::EXCL)
+                {
+                    return Err(FsError::Exists);
+                }
+                let opened = self.open(caller, found.ino, flags)?;
+                let mut state = self.state();
+                let entry = self.entry(&state, &found)?;
+                state.table.told(found.ino);
+                Ok((entry, opened))
+            }
+        }
+    }
+
+    /// Makes an empty file without opening it.
+    pub fn mknod(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<Entry, FsError> {
+        let file_type = rustix::fs::FileType::from_raw_mode(mode);
+        if file_type != rustix::fs::FileType::RegularFile {
+            return Err(FsError::NotPermitted);
+        }
+        let excl = (rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY).bits() as i32;
+        let (entry, opened) = self.create(caller, parent, name, mode, excl)?;
+        self.flush(opened.handle)?;
+        self.release(opened.handle)?;
+        Ok(entry)
+    }
+
+    fn make_file(
+        &self,
+        state: &mut State,
+        dir: DirId,
+        name: &EntryName,
+        mode: u32,
+    ) -> Result<Arc<FileNode>, FsError> {
+        let key = Key::new(dir, name);
+        let now = self.clock.wall();
+        state
+            .drafts
+            .put(self.now_ms(), &key, name, DraftValue::Unfinished, || self.below(dir, name))?;
+        let (spelled, below) = match state.drafts.get(&key) {
+            Some(draft) => (
+                draft.name.clone(),
+                Below {
+                    name: Some(draft.name.clone()),
+                    bases: draft.bases.clone(),
+                    live: draft.live_below,
+                    resolves: draft.resolves.clone(),
+                },
+            ),
+            None => (name.clone(), Below::default()),
+        };
+        let meta = Meta {
+            len: 0,
+            mode: mode & FILE_MODE_BITS,
+            mtime: now,
+            ctime: now,
+            atime: now,
+            xattrs: Arc::new(Xattrs::new()),
+            owner: self.config.posix_owners.then_some((self.config.uid, self.config.gid)),
+            finished: None,
+            rests_on: None,
+            below,
+            place: Some(Place { key: key.clone(), name: spelled }),
+            dirty: true,
+            attr_dirty: false,
+            changes: 0,
+            opens: 0,
+            writers: 0,
+            logged: None,
+            published_ms: self.now_ms(),
+        };
+        let ino = state.table.free_number(Table::number_hint(&key));
+        let body = Mutex::new(Body::stream(&self.contents));
+        let file = Arc::new(FileNode { ino, body, meta: Mutex::new(meta) });
+        state.table.insert(ino, key, NodeKind::File(file.clone()));
+        state.touch_dir(dir, now);
+        self.dirty.lock().insert(ino, file.clone());
+        Ok(file)
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<Entry, FsError> {
+        let name = self.name(name)?;
+        self.change(|state| {
+            let parent = self.writable_dir(state, caller, parent)?;
+            if self.find(state, parent, &name)?.is_some() {
+                return Err(FsError::Exists);
+            }
+            let dir = self.tree.new_dir_id(parent, &name)?;
+            let owner = self.config.posix_owners.then_some((self.config.uid, self.config.gid));
+            let attr = DirAttr { mode: mode & DIR_MODE_BITS, owner, ..DirAttr::default() };
+            let key = Key::new(parent, &name);
+            let value = DraftValue::NewDir { dir, attr };
+            state.drafts.put(self.now_ms(), &key, &name, value, || self.below(parent, &name))?;
+            let now = self.clock.wall();
+            state.touch_dir(parent, now);
+            state.touch_dir(dir, now);
+            let found = self.insert(state, key, NodeKind::Dir(dir), true);
+            state.table.told(found.ino);
+            self.entry(state, &found)
+        })
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<Entry, FsError> {
+        let name = self.name(name)?;
+        if target.is_empty() || target.contains(&0) {
+            return Err(FsError::Invalid);
+        }
+        if target.len() > SYMLINK_LEN_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        self.change(|state| {
+            let dir = self.writable_dir(state, caller, parent)?;
+            if self.find(state, dir, &name)?.is_some() {
+                return Err(FsError::Exists);
+            }
+            let now = self.clock.wall();
+            let value = SymlinkValue { target: target.to_vec(), mtime: now };
+            let key = Key::new(dir, &name);
+            let draft = DraftValue::Symlink(value);
+            state.drafts.put(self.now_ms(), &key, &name, draft, || self.below(dir, &name))?;
+            state.touch_dir(dir, now);
+            let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
+            state.table.told(found.ino);
+            self.entry(state, &found)
+        })
+    }
+
+    /// Where a link points.
+    pub fn readlink(&self, ino: u64) -> Result<Vec<u8>, FsError> {
+        match self.state().table.get(ino).map(|node| &node.kind) {
+            Some(NodeKind::Symlink(link)) => Ok(link.value.lock().target.clone()),
+            Some(_) => Err(FsError::Invalid),
+            None => Err(FsError::Stale),
+        }
+    }
+
+    /// Removes a file or link.
+    pub fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        let name = self.name(name)?;
+        self.change(|state| {
+            let dir = self.writable_dir(state, caller, parent)?;
+            let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
+            if matches!(found.kind, NodeKind::Dir(_)) {
+                return Err(FsError::IsDir);
+            }
+            let key = Key::new(dir, &name);
+            state
+                .drafts
+                .put(self.now_ms(), &key, &name, DraftValue::GONE, || self.below(dir, &name))?;
+            self.displace(state, &found.kind);
+            state.table.detach(&key);
+            state.touch_dir(dir, self.clock.wall());
+            Ok(())
+        })
+    }
+
+    /// A file loses its name: from now on nothing of it is published.
+    pub(crate) fn displace(&self, state: &mut State, kind: &NodeKind) {
+        let NodeKind::File(file) = kind else { return };
+        let mut meta = file.meta.lock();
+        meta.place = None;
+        meta.ctime = self.clock.wall();
+        if let Some(logged) = &mut meta.logged {
+            logged.place = None;
+            state.also.push(Change::Place { file: file.ino, place: None });
+        }
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        let name = self.name(name)?;
+        self.change(|state| {
+            let parent = self.writable_dir(state, caller, parent)?;
+            let found = self.find(state, parent, &name)?.ok_or(FsError::NotFound)?;
+            let NodeKind::Dir(dir) = found.kind else { return Err(FsError::NotDir) };
+            if !self.is_empty(state, dir)? {
+                return Err(FsError::NotEmpty);
+            }
+            let key = Key::new(parent, &name);
+            let value = DraftValue::Gone { moved_to: None, was_dir: Some(dir) };
+            state.drafts.put(self.now_ms(), &key, &name, value, || self.below(parent, &name))?;
+            state.drafts.forget_dir_attr(dir);
+            state.dir_times.remove(&dir);
+            state.table.detach(&key);
+            state.table.bury_dir(dir);
+            state.touch_dir(parent, self.clock.wall());
+            Ok(())
+        })
+    }
+
+    /// Whether a directory shows nothing.
+    pub(crate) fn is_empty(&self, state: &State, dir: DirId) -> Result<bool, FsError> {
+        if state
+            .drafts
+            .in_dir(dir)
+            .any(|(_, draft)| !matches!(draft.value, DraftValue::Gone { .. }))
+        {
+            return Ok(false);
+        }
+        let mut after: Option<EntryName> = None;
+        loop {
+            let page = self.tree.list(dir, after.as_ref(), EMPTY_CHECK_PAGE)?;
+            if page.iter().any(|view| state.drafts.get(&Key::new(dir, &view.shown)).is_none()) {
+                return Ok(false);
+            }
+            match page.last() {
+                Some(last) if page.len() >= EMPTY_CHECK_PAGE => after = Some(last.shown.clone()),
+                _ => return Ok(true),
+            }
+        }
+    }
+}

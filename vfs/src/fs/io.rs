@@ -1,0 +1,536 @@
+//! Open files: reading, writing, finishing, syncing.
+//!
+//! Leaves out: names and attributes.
+//!
+//! Invariants:
+//! - a flush or release that answers well has the whole file in the drafts, and the drafts in the spool log;
+//! - an fsync that answers well has them there durably, and publishes nothing by itself;
+//! - what was removed while open is never published.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cas::Content;
+use journal::op::Op;
+use parking_lot::MutexGuard;
+use rustix::fs::OFlags;
+
+use super::{Core, State, Wait};
+use crate::attr::Caller;
+use crate::body::{Body, FILE_LEN_MAX};
+use crate::drafts::DraftValue;
+use crate::error::FsError;
+use crate::file::{FileNode, Meta, journal_content};
+use crate::handles::{Ahead, FileHandle};
+use crate::inode::NodeKind;
+use crate::spool::{Change, DirtyFile, FileAttrs};
+
+/// How long an operation that may not wait tries to get at a file somebody else works on.
+const BUSY_WAIT: Duration = Duration::from_micros(200);
+/// A file up to this length is finished where the call came in, bytes.
+const QUICK_FINISH_LEN: u64 = 1 << 20;
+/// With more ranges than this an fsync makes a content of what is there, so that log and overlay stay small.
+const SYNC_RANGES_MAX: usize = 512;
+/// How far a file read in order is fetched from other devices ahead of the reader, bytes.
+const AHEAD_BYTES: u64 = 16 << 20;
+/// Reads in order after which a file counts as read in order.
+const AHEAD_RUN_MIN: u32 = 2;
+/// The kernel asks for several parts at once, and they come in any order: this far off still counts, bytes.
+const AHEAD_SLACK: u64 = 512 << 10;
+/// Piece in which it is fetched, bytes.
+const AHEAD_PIECE: u64 = 1 << 20;
+
+/// A file was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle's number.
+    pub handle: u64,
+}
+
+impl Core {
+    /// Opens a file.
+    pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
+        let file = {
+            let state = self.state();
+            match state.table.get(ino).map(|node| &node.kind) {
+                Some(NodeKind::File(file)) => {
+                    let mut meta = file.meta.lock();
+                    let (reads, writes) = access_of(flags);
+                    let want = if reads { 4 } else { 0 } | if writes { 2 } else { 0 };
+                    self.may(caller, meta.mode, want)?;
+                    // Held from here on, so that it is not forgotten before it is open.
+                    meta.opens += 1;
+                    file.clone()
+                }
+                Some(NodeKind::Dir(_)) => return Err(FsError::IsDir),
+                Some(NodeKind::Symlink(_)) => return Err(FsError::Invalid),
+                None => return Err(FsError::Stale),
+            }
+        };
+        let opened = self.open_node(caller, &file, flags);
+        file.meta.lock().opens -= 1;
+        opened
+    }
+
+    pub(crate) fn open_node(
+        &self,
+        caller: Caller,
+        file: &Arc<FileNode>,
+        flags: i32,
+    ) -> Result<Opened, FsError> {
+        let (reads, writes) = access_of(flags);
+        if writes && self.spool.has_failed() {
+            return Err(FsError::Poisoned);
+        }
+        if writes && OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC) {
+            self.replace_whole(file)?;
+        }
+        let handle = FileHandle {
+            node: file.clone(),
+            reads,
+            writes,
+            tid: caller.tid,
+            ahead: parking_lot::Mutex::new(Ahead::default()),
+        };
+        let handle = self.handles.add_file(handle)?;
+        let mut meta = file.meta.lock();
+        meta.opens += 1;
+        meta.writers += u32::from(writes);
+        Ok(Opened { handle })
+    }
+
+    /// The caller is about to write the file anew: what it replaces is what everybody sees now.
+    fn replace_whole(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
+        let mut body = file.body.lock();
+        let place = file.meta.lock().place.clone();
+        let below = match &place {
+            Some(place) => Some(self.below(place.key.dir(), &place.name)?),
+            None => None,
+        };
+        body.truncate(&self.contents, 0)?;
+        let mut meta = file.meta.lock();
+        if let Some(below) = below
+            && meta.below.resolves.is_none()
+        {
+            meta.below = below;
+        }
+        self.dirtied(file, &mut meta, 0);
+        Ok(())
+    }
+
+    /// Bytes of the file have changed; its length is `len` now.
+    fn dirtied(&self, file: &Arc<FileNode>, meta: &mut Meta, len: u64) {
+        let now = self.clock.wall();
+        (meta.len, meta.mtime, meta.ctime) = (len, now, now);
+        meta.changes += 1;
+        if !meta.dirty {
+            meta.dirty = true;
+            self.dirty.lock().insert(file.ino, file.clone());
+        }
+    }
+
+    fn lock_body<'a>(
+        &self,
+        file: &'a FileNode,
+        wait: Wait,
+    ) -> Result<MutexGuard<'a, Body>, FsError> {
+        match wait {
+            Wait::Allowed => Ok(file.body.lock()),
+            Wait::Never => file.body.try_lock_for(BUSY_WAIT).ok_or(FsError::WouldWait),
+        }
+    }
+
+    /// Reads; fewer bytes than asked for only at the end.
+    pub fn read(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        wait: Wait,
+    ) -> Result<Vec<u8>, FsError> {
+        let handle = self.handles.file(handle)?;
+        if !handle.reads && !handle.writes {
+            return Err(FsError::BadHandle);
+        }
+        let mut body = self.lock_body(&handle.node, wait)?;
+        let left = usize::try_from(body.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut buf = vec![0; size.min(left)];
+        let read = match body.pin(&self.contents)? {
+            Some(pinned) => {
+                drop(body);
+                pinned.read_at(wait, offset, &mut buf)?
+            }
+            None => body.read_at(wait, offset, &mut buf)?,
+        };
+        buf.truncate(read);
+        handle.ahead.lock().note(offset, read as u64);
+        Ok(buf)
+    }
+
+    /// After a read that had to wait for other devices: what to bring next, if the file is read in order. The caller
+    /// runs [`Core::read_ahead`] for it elsewhere. From the disk the kernel's own read-ahead is enough.
+    pub fn plan_ahead(&self, handle: u64, offset: u64, read: usize) -> Option<(u64, u64)> {
+        let handle = self.handles.file(handle).ok()?;
+        let mut ahead = handle.ahead.lock();
+        let end = offset.saturating_add(read as u64);
+        if ahead.run < AHEAD_RUN_MIN || ahead.asked_to >= end.saturating_add(AHEAD_BYTES / 2) {
+            return None;
+        }
+        let len = handle.node.meta.lock().len;
+        let from = ahead.asked_to.max(end);
+        let to = from.saturating_add(AHEAD_PIECE).min(len);
+        if from >= to {
+            return None;
+        }
+        ahead.asked_to = to;
+        Some((from, to))
+    }
+
+    /// Brings a part of a file here.
+    pub fn read_ahead(&self, handle: u64, from: u64, to: u64) -> Result<(), FsError> {
+        let handle = self.handles.file(handle)?;
+        let pinned = handle.node.body.lock().pin(&self.contents)?;
+        let Some(pinned) = pinned else { return Ok(()) };
+        let len = to.saturating_sub(from).min(AHEAD_PIECE) as usize;
+        pinned.read_at(Wait::Allowed, from, &mut vec![0; len])?;
+        Ok(())
+    }
+
+    /// Writes.
+    pub fn write(
+        &self,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        wait: Wait,
+    ) -> Result<usize, FsError> {
+        let handle = self.handles.file(handle)?;
+        // The kernel writes mapped pages back through any handle of the file, so the mode was checked there.
+        if self.spool.has_failed() {
+            return Err(FsError::Poisoned);
+        }
+        let file = &handle.node;
+        let mut body = self.lock_body(file, wait)?;
+        body.write_at(&self.contents, offset, data)?;
+        let len = body.len();
+        let mut meta = file.meta.lock();
+        self.dirtied(file, &mut meta, len);
+        Ok(data.len())
+    }
+
+    /// Cuts or extends an open file, or any known one.
+    pub(crate) fn set_len(&self, file: &Arc<FileNode>, len: u64) -> Result<(), FsError> {
+        if self.spool.has_failed() {
+            return Err(FsError::Poisoned);
+        }
+        {
+            let mut body = file.body.lock();
+            if body.len() == len {
+                return Ok(());
+            }
+            body.truncate(&self.contents, len)?;
+            let mut meta = file.meta.lock();
+            self.dirtied(file, &mut meta, len);
+            if meta.writers > 0 {
+                return Ok(());
+            }
+        }
+        // Nobody has it open for writing, so nobody will flush it.
+        self.finish(file)
+    }
+
+    /// Reserves, zeroes or punches.
+    pub fn fallocate(&self, handle: u64, mode: u32, offset: u64, len: u64) -> Result<(), FsError> {
+        use rustix::fs::FallocateFlags as Flags;
+        let handle = self.handles.file(handle)?;
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= FILE_LEN_MAX)
+            .ok_or(FsError::FileTooBig)?;
+        let flags = Flags::from_bits_retain(mode);
+        let keeps_len = flags.contains(Flags::KEEP_SIZE);
+        let known = Flags::KEEP_SIZE | Flags::PUNCH_HOLE | Flags::ZERO_RANGE;
+        if len == 0 || !handle.writes {
+            return Err(if len == 0 { FsError::Invalid } else { FsError::BadHandle });
+        }
+        if !known.contains(flags) || (flags.contains(Flags::PUNCH_HOLE) && !keeps_len) {
+            return Err(FsError::NotSupported);
+        }
+        let file = &handle.node;
+        let mut body = file.body.lock();
+        if flags.intersects(Flags::PUNCH_HOLE | Flags::ZERO_RANGE) {
+            body.zero(&self.contents, offset..end)?;
+        } else {
+            self.contents.make_room(len)?;
+        }
+        if !keeps_len && end > body.len() {
+            body.truncate(&self.contents, end)?;
+        }
+        if flags != Flags::KEEP_SIZE {
+            let len = body.len();
+            self.dirtied(file, &mut file.meta.lock(), len);
+        }
+        Ok(())
+    }
+
+    /// The next data or hole.
+    pub fn lseek(&self, handle: u64, offset: u64, data: bool) -> Result<u64, FsError> {
+        let handle = self.handles.file(handle)?;
+        handle.node.body.lock().seek(&self.contents, offset, data)
+    }
+
+    /// Whether [`Core::flush`] and [`Core::release`] will be quick, so that they need no other thread.
+    pub fn finishes_quickly(&self, handle: u64) -> bool {
+        let Ok(handle) = self.handles.file(handle) else { return true };
+        if !handle.node.meta.lock().dirty {
+            return true;
+        }
+        match handle.node.body.try_lock() {
+            Some(body) => match &*body {
+                Body::Sealed { .. } => true,
+                Body::Stream(_) => body.len() <= QUICK_FINISH_LEN,
+                Body::Patched(_) => false,
+            },
+            None => false,
+        }
+    }
+
+    /// A descriptor was closed: if anything was written, it is a whole file now.
+    pub fn flush(&self, handle: u64) -> Result<(), FsError> {
+        let handle = self.handles.file(handle)?;
+        if handle.writes { self.finish(&handle.node) } else { Ok(()) }
+    }
+
+    /// The last descriptor was closed and no mapping is left.
+    pub fn release(&self, handle: u64) -> Result<(), FsError> {
+        let Some(handle) = self.handles.remove_file(handle) else { return Err(FsError::BadHandle) };
+        let file = &handle.node;
+        let last = {
+            let mut meta = file.meta.lock();
+            meta.writers = meta.writers.saturating_sub(u32::from(handle.writes));
+            meta.writers == 0
+        };
+        let result = if last { self.finish(file) } else { Ok(()) };
+        let orphan = {
+            let mut state = self.state();
+            let orphan = {
+                let mut meta = file.meta.lock();
+                meta.opens = meta.opens.saturating_sub(1);
+                meta.opens == 0 && meta.place.is_none()
+            };
+            state.table.drop_unused(file.ino);
+            orphan
+        };
+        if orphan {
+            self.bury(file);
+        } else if file.meta.lock().opens == 0 {
+            file.body.lock().unpin();
+        }
+        result
+    }
+
+    /// Nobody can reach the file any more: what it left in the spool goes.
+    fn bury(&self, file: &Arc<FileNode>) {
+        self.dirty.lock().remove(&file.ino);
+        let logged = file.meta.lock().logged.take().is_some();
+        let empty = Body::stream(&self.contents);
+        let body = std::mem::replace(&mut *file.body.lock(), empty);
+        if logged {
+            self.spool.push(&[Change::Clean { file: file.ino }]);
+        }
+        if let Some(overlay) = body.into_overlay() {
+            self.spool.retire(overlay, logged);
+        }
+    }
+
+    /// Makes a content of what was written and puts it into the drafts.
+    pub(crate) fn finish(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
+        let mut body = file.body.lock();
+        {
+            let meta = file.meta.lock();
+            if !meta.dirty || meta.place.is_none() {
+                return Ok(());
+            }
+        }
+        let (content, overlay) = body.finish(&self.contents)?;
+        let logged = file.meta.lock().logged.is_some();
+        let changed = self.change(|state| {
+            let mut meta = file.meta.lock();
+            let beside = self.put_draft(state, file.ino, &mut meta, content)?;
+            meta.dirty = false;
+            if meta.logged.take().is_some() {
+                state.also.push(Change::Clean { file: file.ino });
+            }
+            Ok(beside)
+        });
+        // Not before the change: until then the log may be written anew and name the overlay again.
+        if let Some(overlay) = overlay
+            && (changed.is_ok() || !logged)
+        {
+            self.spool.retire(overlay, logged);
+        }
+        let beside = changed?;
+        self.dirty.lock().remove(&file.ino);
+        drop(body);
+        self.publish_beside(file, beside)
+    }
+
+    /// Puts a file with this content into the drafts. When another file has its name by now, the operation that
+    /// publishes it beside that one is given back instead.
+    pub(crate) fn put_draft(
+        &self,
+        state: &mut State,
+        ino: u64,
+        meta: &mut Meta,
+        content: Content,
+    ) -> Result<Option<Op>, FsError> {
+        let Some(place) = meta.place.clone() else { return Ok(None) };
+        let content = journal_content(content);
+        let value = meta.value(content);
+        meta.finished = Some(content);
+        meta.attr_dirty = false;
+        meta.published_ms = self.now_ms();
+        let mine = match state.table.at(&place.key) {
+            Some((at, _)) => at == ino,
+            None => state.drafts.get(&place.key).is_none(),
+        };
+        if !mine {
+            let (dir, name, bases) = (place.key.dir(), place.name, meta.below.bases.clone());
+            return Ok(Some(Op::Put { dir, name, value: journal::op::Value::File(value), bases }));
+        }
+        state.table.attach(ino, place.key.clone());
+        let value = DraftValue::File { value, rests_on: meta.rests_on };
+        let below = meta.below.clone();
+        state
+            .drafts
+            .put(self.now_ms(), &place.key, &place.name, value, || Ok::<_, FsError>(below))?;
+        Ok(None)
+    }
+
+    /// Publishes a file whose name stands for another one now; its versions become those of a conflict copy.
+    pub(crate) fn publish_beside(
+        &self,
+        file: &Arc<FileNode>,
+        op: Option<Op>,
+    ) -> Result<(), FsError> {
+        let Some(op) = op else { return Ok(()) };
+        match self.seal_ops(vec![op]) {
+            Ok(versions) => {
+                file.meta.lock().below.bases = versions;
+                Ok(())
+            }
+            Err(error) => {
+                // Kept, and tried again by the publishing thread.
+                file.meta.lock().dirty = true;
+                self.dirty.lock().insert(file.ino, file.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts what an open file holds now into the drafts, while writing goes on.
+    pub(crate) fn publish_open(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
+        let mut body = file.body.lock();
+        self.publish_snapshot(file, &mut body)
+    }
+
+    fn publish_snapshot(&self, file: &Arc<FileNode>, body: &mut Body) -> Result<(), FsError> {
+        let content = body.snapshot(&self.contents)?;
+        let beside = self.change(|state| {
+            let mut meta = file.meta.lock();
+            self.put_draft(state, file.ino, &mut meta, content)
+        })?;
+        self.publish_beside(file, beside)
+    }
+
+    /// Makes an open file durable as it is, and everything done to names before.
+    pub fn fsync(&self, handle: u64) -> Result<(), FsError> {
+        let handle = self.handles.file(handle)?;
+        let file = &handle.node;
+        {
+            let mut body = file.body.lock();
+            let (unfinished, publish) = {
+                let meta = file.meta.lock();
+                let age_ms = self.now_ms().saturating_sub(meta.published_ms);
+                (meta.dirty && meta.place.is_some(), age_ms >= self.config.open_publish_ms)
+            };
+            if unfinished {
+                if publish {
+                    self.publish_snapshot(file, &mut body)?;
+                }
+                self.checkpoint(file, &mut body)?;
+                return self.sync_spool();
+            }
+        }
+        self.contents.store.sync()?;
+        self.sync_spool()
+    }
+
+    /// Describes an unfinished file in the spool log; durable with the next sync of the log.
+    fn checkpoint(&self, file: &Arc<FileNode>, body: &mut Body) -> Result<(), FsError> {
+        let was_logged = file.meta.lock().logged.is_some();
+        let replaced = match body.ranges() {
+            0..=SYNC_RANGES_MAX => None,
+            _ => body.finish(&self.contents)?.1,
+        };
+        let checkpoint = body.checkpoint()?;
+        self.contents.store.sync()?;
+        let mut state = self.state();
+        let mut meta = file.meta.lock();
+        let dirty = DirtyFile {
+            file: file.ino,
+            place: meta.place.as_ref().map(|place| (place.key.dir(), place.name.clone())),
+            base: checkpoint.base,
+            base_valid: checkpoint.base_valid,
+            overlay: checkpoint.overlay,
+            len: checkpoint.len,
+            attrs: FileAttrs {
+                mode: meta.mode,
+                mtime: meta.mtime,
+                xattrs: (*meta.xattrs).clone(),
+                owner: meta.owner,
+            },
+            below: meta.below.clone(),
+        };
+        meta.logged = Some(Box::new(dirty.clone()));
+        state.also.push(Change::Dirty(dirty));
+        drop(meta);
+        self.log_touched(&mut state);
+        drop(state);
+        if let Some(overlay) = replaced {
+            self.spool.retire(overlay, was_logged);
+        }
+        Ok(())
+    }
+
+    fn sync_spool(&self) -> Result<(), FsError> {
+        self.spool.sync().inspect_err(|_| self.spool_failed())
+    }
+
+    /// Makes every change of names and every closed file durable.
+    pub fn fsyncdir(&self) -> Result<(), FsError> {
+        self.contents.store.sync()?;
+        self.sync_spool()
+    }
+}
+
+impl Ahead {
+    fn note(&mut self, offset: u64, read: u64) {
+        let end = offset.saturating_add(read);
+        if offset.abs_diff(self.next) <= AHEAD_SLACK {
+            self.run = self.run.saturating_add(1);
+            self.next = self.next.max(end);
+        } else {
+            *self = Self { next: end, asked_to: 0, run: 0 };
+        }
+    }
+}
+
+/// Whether open flags allow reading and writing.
+fn access_of(flags: i32) -> (bool, bool) {
+    match OFlags::from_bits_retain(flags as u32) & OFlags::RWMODE {
+        OFlags::WRONLY => (false, true),
+        OFlags::RDWR => (true, true),
+        _ => (true, false),
+    }
+}

@@ -1,0 +1,155 @@
+//! Taking up what a crash left.
+//!
+//! Leaves out: reading the log ([`crate::spool::recover`]).
+//!
+//! Invariants:
+//! - what is published already is not drafted again;
+//! - a file that was open is completed to what its last fsync saw, as a draft;
+//! - the old log stands until the new one, which holds all of it, is durable: a crash in between changes nothing.
+
+use std::sync::Arc;
+
+use journal::op::{FileValue, Timestamp};
+use journal::view::{ViewKind, ViewNode};
+use parking_lot::Mutex;
+
+use super::{Config, Core, State, Wake};
+use crate::body::{Body, Checkpoint};
+use crate::contents::Contents;
+use crate::drafts::{DraftValue, Key};
+use crate::error::{FsError, OpenError};
+use crate::file::journal_content;
+use crate::handles::Handles;
+use crate::spool::recover::Recovered;
+use crate::spool::{Change, DirtyFile, Spool};
+use crate::traits::{Clock, Submit, Tree};
+
+/// Puts the file system together with what was recovered.
+pub(super) fn recovered(
+    config: Config,
+    tree: Arc<dyn Tree>,
+    submit: Arc<dyn Submit>,
+    clock: Arc<dyn Clock>,
+    contents: Contents,
+    mut state: State,
+    recovered: Recovered,
+) -> Result<Core, OpenError> {
+    let now_ms = clock.monotonic_ms();
+    for (key, draft) in recovered.drafts {
+        let shown = tree.lookup(key.dir(), &draft.name)?;
+        if !is_published(&draft.value, draft.live_below, shown.as_ref()) {
+            state.drafts.restore(now_ms, key, draft);
+        }
+    }
+    for (dir, attr) in recovered.attrs {
+        let published = tree.dir(dir)?.is_some_and(|node| node.attr == attr);
+        if !published {
+            state.drafts.set_dir_attr(now_ms, dir, attr);
+        }
+    }
+    let mut left = Vec::new();
+    for file in recovered.dirty {
+        match complete(&config, &contents, &file) {
+            Ok(value) => draft_completed(&mut state, now_ms, file, value),
+            Err(error) => {
+                let file = DirtyFile { file: u64::MAX - left.len() as u64, ..file };
+                // Kept as it is, log and overlay, for another start: a full disk or an absent chunk may pass.
+                tracing::error!(%error, "a file that was open at the crash cannot be completed");
+                left.push(file);
+            }
+        }
+    }
+    // The contents just made must not be lost while the log already says they are there.
+    contents.store.sync().map_err(OpenError::Write)?;
+    state.drafts.take_touched();
+    let mut drafts: Vec<_> = state.drafts.iter().collect();
+    drafts.sort_by_key(|(_, draft)| draft.seq);
+    let mut changes: Vec<Change> =
+        drafts.into_iter().map(|(key, draft)| Change::name(key, Some(draft))).collect();
+    changes.extend(
+        state.drafts.dir_attrs().map(|(dir, attr)| Change::Attr { dir, attr: Some(attr.clone()) }),
+    );
+    changes.extend(left.iter().cloned().map(Change::Dirty));
+    let spool = Spool::begin(&config.spool_dir, &changes).map_err(|error| match error {
+        FsError::Spool(error) => OpenError::Io(error),
+        other => OpenError::Spool(Box::new(other)),
+    })?;
+    let opened: Timestamp = clock.wall();
+    let core = Core {
+        config,
+        tree,
+        submit,
+        clock,
+        contents,
+        handles: Handles::new(),
+        spool,
+        state: Mutex::new(state),
+        dirty: Mutex::default(),
+        sealing: Mutex::new(()),
+        wake: Wake::new(),
+        stale: super::remote::StaleQueue::default(),
+        notices: Mutex::default(),
+        stopping: false.into(),
+        opened,
+        left,
+    };
+    if recovered.cut > 0 {
+        tracing::warn!(
+            bytes = recovered.cut,
+            "the end of the spool log was not whole and was left out"
+        );
+    }
+    for file in &core.left {
+        let name = file.place.as_ref().map_or("?", |(_, name)| name.as_str());
+        core.notice(
+            format!(
+                "\"{name}\" was being written when the daemon stopped and could not be completed"
+            ),
+            "check the disk of the data directory and mount again; what was synced is kept",
+        );
+    }
+    Ok(core)
+}
+
+/// Whether the tree already shows what a draft would make.
+fn is_published(value: &DraftValue, live_below: bool, shown: Option<&ViewNode>) -> bool {
+    match (value, shown.map(|view| &view.kind)) {
+        (DraftValue::File { value, .. }, Some(ViewKind::File(shown))) => value == shown,
+        (DraftValue::Symlink(link), Some(ViewKind::Symlink(shown))) => link == shown,
+        (DraftValue::NewDir { dir, .. }, Some(ViewKind::Dir { dir: shown, .. })) => dir == shown,
+        (DraftValue::Gone { .. }, None) => live_below,
+        _ => false,
+    }
+}
+
+/// The value of a file as its last fsync saw it.
+fn complete(config: &Config, contents: &Contents, file: &DirtyFile) -> Result<FileValue, FsError> {
+    let checkpoint = Checkpoint {
+        base: file.base,
+        base_valid: file.base_valid,
+        overlay: file.overlay.clone(),
+        len: file.len,
+    };
+    let mut body = Body::resume(contents, checkpoint, &config.spool_dir)?;
+    let (content, _overlay) = body.finish(contents)?;
+    Ok(FileValue {
+        content: journal_content(content),
+        mode: file.attrs.mode,
+        mtime: file.attrs.mtime,
+        xattrs: file.attrs.xattrs.clone(),
+        owner: file.attrs.owner,
+    })
+}
+
+fn draft_completed(state: &mut State, now_ms: u64, file: DirtyFile, value: FileValue) {
+    let Some((dir, name)) = file.place else { return };
+    let key = Key::new(dir, &name);
+    let rests_on = file.base.map(journal_content);
+    let value = DraftValue::File { value, rests_on };
+    let below = file.below;
+    let put: Result<(), std::convert::Infallible> =
+        state.drafts.put(now_ms, &key, &name, value, || Ok(below));
+    match put {
+        Ok(()) => {}
+    }
+}

@@ -1,0 +1,638 @@
+//! Linux's kernel: translates its requests to [`crate::fs`] and the answers back, nothing else.
+//!
+//! Leaves out: mounting ([`crate::mount`]); every rule.
+//!
+//! Invariants:
+//! - a request that may wait for other devices, for the disk's sync or for publishing is answered from the pool, never
+//!   from the kernel's own threads;
+//! - a panic in a request answers EIO and ends neither a thread nor the mount.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::OFlags;
+
+use crate::attr::{Attr, Caller, SetAttr};
+use crate::errno::errno;
+use crate::error::FsError;
+use crate::fs::{Entry, Fs, RenameMode, Wait, XattrMode};
+
+mod convert;
+mod pool;
+
+use convert::{file_attr, file_type, set_time};
+use pool::{Pool, PoolHandle};
+
+/// How long the kernel may remember names and attributes. Everything others change is told to it, so this only bounds
+/// the harm of a message that was lost.
+const TTL: Duration = Duration::from_secs(30);
+/// Requests the kernel may have under way that nobody waits for, such as read-ahead.
+const BACKGROUND_MAX: u16 = 64;
+/// Largest write in one request, bytes; the kernel's own limit is lower or the same.
+const WRITE_MAX: u32 = 1 << 20;
+/// Longest name, bytes.
+const NAME_LEN_MAX: u32 = 255;
+
+/// The adapter.
+pub(crate) struct Fuse {
+    fs: Arc<Fs>,
+    pool: Pool,
+}
+
+fn guarded(body: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+        tracing::error!("a request panicked and was answered with an error");
+    }
+}
+
+fn error_of(error: &FsError) -> Errno {
+    let number = errno(error);
+    if number == rustix::io::Errno::IO.raw_os_error() {
+        tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
+    }
+    Errno::from_i32(number)
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
+}
+
+fn reply_entry(reply: ReplyEntry, result: Result<Entry, FsError>) {
+    match result {
+        Ok(entry) => {
+            let name_ttl = if entry.lasting { TTL } else { Duration::ZERO };
+            reply.entry_with_ttls(&TTL, &name_ttl, &file_attr(&entry.attr), Generation(0));
+        }
+        Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
+    match result {
+        Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
+        Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+/// A value whose size is asked for first.
+fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
+    match result {
+        Ok(value) if size == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > size as usize => reply.error(error_of(&FsError::Range)),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(Errno::from_i32(errno(&error))),
+    }
+}
+
+fn reply_open(reply: ReplyOpen, result: Result<crate::fs::Opened, FsError>) {
+    match result {
+        // An inode's bytes change only through this kernel, so what it has cached stays true.
+        Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::FOPEN_KEEP_CACHE),
+        Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+impl Fuse {
+    /// An adapter with its pool.
+    pub(crate) fn new(fs: Arc<Fs>) -> std::io::Result<Self> {
+        Ok(Self { fs, pool: Pool::new()? })
+    }
+
+    /// Answers from the pool.
+    fn elsewhere(&self, job: impl FnOnce(&Fs) + Send + 'static) {
+        let fs = self.fs.clone();
+        self.pool.run(Box::new(move || guarded(|| job(&fs))));
+    }
+
+    /// Answers a read that has to wait.
+    fn read_waiting(&self, fh: u64, offset: u64, size: usize, reply: ReplyData) {
+        let pool = self.pool.handle();
+        let fs = self.fs.clone();
+        self.pool.run(Box::new(move || {
+            guarded(|| match fs.read(fh, offset, size, Wait::Allowed) {
+                Ok(data) => {
+                    reply.data(&data);
+                    read_ahead(&fs, &pool, fh, (offset, data.len()));
+                }
+                Err(error) => reply.error(error_of(&error)),
+            });
+        }));
+    }
+}
+
+/// Lets the pool bring what a reader in order will want next.
+fn read_ahead(fs: &Arc<Fs>, pool: &PoolHandle, fh: u64, (offset, read): (u64, usize)) {
+    while let Some((from, to)) = fs.plan_ahead(fh, offset, read) {
+        let fs = fs.clone();
+        let bring = Box::new(move || {
+            guarded(|| {
+                if let Err(error) = fs.read_ahead(fh, from, to) {
+                    tracing::debug!(%error, "read-ahead failed");
+                }
+            });
+        });
+        // A full pool has better things to do.
+        if !pool.try_run(bring) {
+            break;
+        }
+    }
+}
+
+impl Filesystem for Fuse {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Set-user-id bits are never kept, so the kernel need not ask for them at each write (KILLPRIV_V2).
+        let wanted = [
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "the kernel does not offer");
+            }
+        }
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        let _ = config.set_max_write(WRITE_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guarded(|| match self.fs.lookup(parent.0, name.as_bytes()) {
+            Err(FsError::NotFound) => reply.error(Errno::ENOENT),
+            result => reply_entry(reply, result),
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, nlookup: u64) {
+        guarded(|| self.fs.forget(ino.0, nlookup));
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        guarded(|| reply_attr(reply, self.fs.getattr(ino.0)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        guarded(|| {
+            let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
+            let set = SetAttr { mode, uid, gid, len: size, atime, mtime };
+            let (caller, handle) = (caller(request), fh.map(|fh| fh.0));
+            if size.is_some() {
+                self.elsewhere(move |fs| reply_attr(reply, fs.setattr(caller, ino.0, handle, set)));
+            } else {
+                reply_attr(reply, self.fs.setattr(caller, ino.0, handle, set));
+            }
+        });
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        guarded(|| match self.fs.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(error_of(&error)),
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded(|| {
+            reply_entry(reply, self.fs.mknod(caller(request), parent.0, name.as_bytes(), mode))
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        guarded(|| {
+            reply_entry(reply, self.fs.mkdir(caller(request), parent.0, name.as_bytes(), mode))
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded(|| reply_empty(reply, self.fs.unlink(caller(request), parent.0, name.as_bytes())));
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded(|| reply_empty(reply, self.fs.rmdir(caller(request), parent.0, name.as_bytes())));
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        guarded(|| {
+            let target = target.as_os_str().as_bytes();
+            reply_entry(
+                reply,
+                self.fs.symlink(caller(request), parent.0, link_name.as_bytes(), target),
+            );
+        });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| {
+            let mode = match flags {
+                f if f.is_empty() => RenameMode::Replace,
+                RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+                RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+                _ => return reply.error(Errno::EINVAL),
+            };
+            let caller = caller(request);
+            let (from, to) = ((parent.0, name.as_bytes()), (newparent.0, newname.as_bytes()));
+            match self.fs.rename(caller, from, to, mode, Wait::Never) {
+                Err(FsError::WouldWait) => {
+                    let (from_name, to_name) = (from.1.to_vec(), to.1.to_vec());
+                    self.elsewhere(move |fs| {
+                        let (from, to) = ((parent.0, &*from_name), (newparent.0, &*to_name));
+                        reply_empty(reply, fs.rename(caller, from, to, mode, Wait::Allowed));
+                    });
+                }
+                result => reply_empty(reply, result),
+            }
+        });
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        guarded(|| {
+            let caller = caller(request);
+            if OFlags::from_bits_retain(flags.0 as u32).contains(OFlags::TRUNC) {
+                self.elsewhere(move |fs| reply_open(reply, fs.open(caller, ino.0, flags.0)));
+            } else {
+                reply_open(reply, self.fs.open(caller, ino.0, flags.0));
+            }
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        guarded(|| match self.fs.create(caller(request), parent.0, name.as_bytes(), mode, flags) {
+            Ok((entry, opened)) => reply.created(
+                &TTL,
+                &file_attr(&entry.attr),
+                Generation(0),
+                FileHandle(opened.handle),
+                FopenFlags::FOPEN_KEEP_CACHE,
+            ),
+            Err(error) => reply.error(error_of(&error)),
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        guarded(|| match self.fs.read(fh.0, offset, size as usize, Wait::Never) {
+            Ok(data) => reply.data(&data),
+            Err(FsError::WouldWait) => self.read_waiting(fh.0, offset, size as usize, reply),
+            Err(error) => reply.error(error_of(&error)),
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let answer = |reply: ReplyWrite, result: Result<usize, FsError>| match result {
+            Ok(written) => reply.written(written as u32),
+            Err(error) => reply.error(error_of(&error)),
+        };
+        guarded(|| match self.fs.write(fh.0, offset, data, Wait::Never) {
+            Err(FsError::WouldWait) => {
+                let data = data.to_vec();
+                self.elsewhere(move |fs| {
+                    answer(reply, fs.write(fh.0, offset, &data, Wait::Allowed))
+                });
+            }
+            result => answer(reply, result),
+        });
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| {
+            if self.fs.finishes_quickly(fh.0) {
+                reply_empty(reply, self.fs.flush(fh.0));
+            } else {
+                self.elsewhere(move |fs| reply_empty(reply, fs.flush(fh.0)));
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| {
+            if self.fs.finishes_quickly(fh.0) {
+                reply_empty(reply, self.fs.release(fh.0));
+            } else {
+                self.elsewhere(move |fs| reply_empty(reply, fs.release(fh.0)));
+            }
+        });
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| self.elsewhere(move |fs| reply_empty(reply, fs.fsync(fh.0))));
+    }
+
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        guarded(|| match self.fs.opendir(caller(request), ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(error_of(&error)),
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        guarded(|| {
+            let result = self.fs.readdir(fh.0, offset, |entry| {
+                !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), &*entry.name)
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(error_of(&error)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        guarded(|| {
+            let result = self.fs.readdirplus(fh.0, offset, |entry, answer| {
+                let ttl = if answer.lasting { TTL } else { Duration::ZERO };
+                let attr = file_attr(&answer.attr);
+                !reply.add(INodeNo(entry.ino), entry.next, &*entry.name, &ttl, &attr, Generation(0))
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(error_of(&error)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| {
+            self.fs.releasedir(fh.0);
+            reply.ok();
+        });
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| self.elsewhere(move |fs| reply_empty(reply, fs.fsyncdir())));
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        guarded(|| match self.fs.statfs() {
+            Ok(u) => {
+                let block = u32::try_from(u.block_bytes).unwrap_or(u32::MAX);
+                reply.statfs(
+                    u.blocks,
+                    u.free,
+                    u.available,
+                    u.files,
+                    u.files_free,
+                    block,
+                    NAME_LEN_MAX,
+                    block,
+                );
+            }
+            Err(error) => reply.error(error_of(&error)),
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        use rustix::fs::XattrFlags;
+        guarded(|| {
+            let flags = XattrFlags::from_bits_retain(flags as u32);
+            let mode =
+                match (flags.contains(XattrFlags::CREATE), flags.contains(XattrFlags::REPLACE)) {
+                    (false, false) => XattrMode::Any,
+                    (true, false) => XattrMode::Create,
+                    (false, true) => XattrMode::Replace,
+                    (true, true) => return reply.error(Errno::EINVAL),
+                };
+            reply_empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, mode));
+        });
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        guarded(|| reply_xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes())));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        guarded(|| {
+            let names = self.fs.listxattr(ino.0).map(|names| {
+                names.into_iter().fold(Vec::new(), |mut list, name| {
+                    list.extend_from_slice(&name);
+                    list.push(0);
+                    list
+                })
+            });
+            reply_xattr(reply, size, names);
+        });
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded(|| reply_empty(reply, self.fs.removexattr(ino.0, name.as_bytes())));
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        guarded(|| reply_empty(reply, self.fs.access(caller(request), ino.0, mask.bits() as u32)));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        guarded(|| {
+            self.elsewhere(move |fs| {
+                reply_empty(reply, fs.fallocate(fh.0, mode as u32, offset, length))
+            });
+        });
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        guarded(|| {
+            let (Ok(offset), SEEK_DATA | SEEK_HOLE) = (u64::try_from(offset), whence) else {
+                return reply.error(Errno::EINVAL);
+            };
+            self.elsewhere(move |fs| match fs.lseek(fh.0, offset, whence == SEEK_DATA) {
+                Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
+                Err(error) => reply.error(error_of(&error)),
+            });
+        });
+    }
+}

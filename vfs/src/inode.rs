@@ -1,0 +1,208 @@
+//! Inode numbers: which one stands for what, and how often the kernel holds it.
+//!
+//! Leaves out: what is in a file ([`crate::file`]) and what a directory shows ([`crate::fs`]).
+//!
+//! Invariants:
+//! - a name stands for at most one inode, a directory has at most one;
+//! - an inode stays while the kernel holds it or a program has it open, and its number is given to nothing else
+//!   meanwhile;
+//! - numbers are derived from names where they can be, so that they are the same after a new mount.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use journal::id::DirId;
+use journal::name::EntryName;
+use journal::op::SymlinkValue;
+use parking_lot::Mutex;
+
+use crate::drafts::{Below, Key};
+use crate::file::FileNode;
+
+/// The root's number, fixed by the kernel.
+pub const ROOT_INO: u64 = 1;
+/// Bits of a derived number; few programs are ready for more.
+const INO_BITS: u32 = 52;
+
+/// What an inode is.
+#[derive(Clone)]
+pub(crate) enum NodeKind {
+    Dir(DirId),
+    File(Arc<FileNode>),
+    Symlink(Arc<LinkNode>),
+}
+
+/// A symbolic link.
+pub(crate) struct LinkNode {
+    pub(crate) ino: u64,
+    pub(crate) value: Mutex<SymlinkValue>,
+    pub(crate) below: Mutex<Below>,
+}
+
+/// A name an inode stands under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) key: Key,
+    pub(crate) name: EntryName,
+}
+
+pub(crate) struct Node {
+    pub(crate) kind: NodeKind,
+    /// How often the kernel was told of it.
+    lookups: u64,
+    /// Where the table finds it; none once it was removed, replaced or moved elsewhere by someone else.
+    key: Option<Key>,
+}
+
+/// All inodes in use.
+pub(crate) struct Table {
+    nodes: HashMap<u64, Node>,
+    names: HashMap<Key, u64>,
+    dirs: HashMap<DirId, u64>,
+    next: u64,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        let root = Node { kind: NodeKind::Dir(DirId::ROOT), lookups: 1, key: None };
+        Self {
+            nodes: HashMap::from([(ROOT_INO, root)]),
+            names: HashMap::new(),
+            dirs: HashMap::from([(DirId::ROOT, ROOT_INO)]),
+            next: ROOT_INO + 1,
+        }
+    }
+
+    /// The number a name would get.
+    pub(crate) fn number_hint(of: impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
+        hasher.finish() >> (u64::BITS - INO_BITS)
+    }
+
+    /// A number nothing has.
+    pub(crate) fn free_number(&mut self, hint: u64) -> u64 {
+        if hint > ROOT_INO && !self.nodes.contains_key(&hint) {
+            return hint;
+        }
+        // Above the derived ones, so that the next name's number is not taken.
+        loop {
+            self.next += 1;
+            let number = (1 << INO_BITS) + self.next;
+            if !self.nodes.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, ino: u64) -> Option<&Node> {
+        self.nodes.get(&ino)
+    }
+
+    pub(crate) fn at(&self, key: &Key) -> Option<(u64, &Node)> {
+        let ino = *self.names.get(key)?;
+        self.nodes.get(&ino).map(|node| (ino, node))
+    }
+
+    /// The name an inode stands under.
+    pub(crate) fn key_of(&self, ino: u64) -> Option<Key> {
+        self.nodes.get(&ino)?.key.clone()
+    }
+
+    pub(crate) fn dir_ino(&self, dir: DirId) -> Option<u64> {
+        self.dirs.get(&dir).copied()
+    }
+
+    /// Puts a new inode under a name; what stood there loses the name.
+    pub(crate) fn insert(&mut self, ino: u64, key: Key, kind: NodeKind) {
+        self.detach(&key);
+        if let NodeKind::Dir(dir) = &kind {
+            self.dirs.insert(*dir, ino);
+        }
+        self.names.insert(key.clone(), ino);
+        self.nodes.insert(ino, Node { kind, lookups: 0, key: Some(key) });
+    }
+
+    /// Takes the name from what stands under it.
+    pub(crate) fn detach(&mut self, key: &Key) -> Option<u64> {
+        let ino = self.names.remove(key)?;
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && node.key.as_ref() == Some(key)
+        {
+            node.key = None;
+        }
+        self.drop_unused(ino);
+        Some(ino)
+    }
+
+    /// A directory that was removed is made anew under another number: the kernel holds the old one for dead.
+    pub(crate) fn bury_dir(&mut self, dir: DirId) {
+        self.dirs.remove(&dir);
+    }
+
+    /// Lets an inode stand under a name, wherever it stood before.
+    pub(crate) fn attach(&mut self, ino: u64, key: Key) {
+        let Some(old) = self.nodes.get(&ino).map(|node| node.key.clone()) else { return };
+        if let Some(old) = old
+            && self.names.get(&old) == Some(&ino)
+        {
+            self.names.remove(&old);
+        }
+        if self.names.get(&key).is_some_and(|other| *other != ino) {
+            self.detach(&key);
+        }
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.key = Some(key.clone());
+        }
+        self.names.insert(key, ino);
+    }
+
+    /// The kernel was told of an inode once more.
+    pub(crate) fn told(&mut self, ino: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_add(1);
+        }
+    }
+
+    /// The kernel let go of an inode `times`.
+    pub(crate) fn forget(&mut self, ino: u64, times: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(times);
+        }
+        self.drop_unused(ino);
+    }
+
+    /// Forgets an inode that nobody holds.
+    pub(crate) fn drop_unused(&mut self, ino: u64) {
+        let Some(node) = self.nodes.get(&ino) else { return };
+        let busy = match &node.kind {
+            NodeKind::File(file) => file.is_busy(),
+            NodeKind::Dir(_) | NodeKind::Symlink(_) => false,
+        };
+        if node.lookups > 0 || busy || ino == ROOT_INO {
+            return;
+        }
+        let Some(node) = self.nodes.remove(&ino) else { return };
+        if let Some(key) = node.key
+            && self.names.get(&key) == Some(&ino)
+        {
+            self.names.remove(&key);
+        }
+        if let NodeKind::Dir(dir) = node.kind
+            && self.dirs.get(&dir) == Some(&ino)
+        {
+            self.dirs.remove(&dir);
+        }
+    }
+
+    /// Every name an inode stands under, for an invalidation of everything.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&Key, u64)> {
+        self.names.iter().map(|(key, ino)| (key, *ino))
+    }
+
+    /// How many inodes are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+}

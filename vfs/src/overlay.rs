@@ -1,0 +1,273 @@
+//! What was written over a content and is not content yet: a set of ranges and the plain file that holds their bytes.
+//!
+//! Leaves out: the content below ([`crate::body`]) and how both become new content (`cas::rewrite`).
+//!
+//! Invariants:
+//! - ranges are disjoint, not empty, not adjacent and in order;
+//! - the file holds zeros wherever no range was ever written since the last cut below that place.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use cas::PathError;
+
+use crate::error::at;
+
+/// A set of byte ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RangeSet {
+    /// start -> end
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl RangeSet {
+    /// The set of the given ranges, in any order, overlapping or not.
+    pub(crate) fn from_ranges(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let mut set = Self::default();
+        for range in ranges {
+            set.insert(range);
+        }
+        set
+    }
+
+    /// Adds a range; ranges that touch become one.
+    pub(crate) fn insert(&mut self, range: Range<u64>) {
+        if range.start >= range.end {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        // Everything that begins at or before our end and reaches our start is swallowed. Ranges are disjoint, so
+        // going down from our end the first one that ends before our start is the last to look at.
+        while let Some((&s, &e)) = self.ranges.range(..=end).next_back() {
+            if e < start {
+                break;
+            }
+            start = start.min(s);
+            end = end.max(e);
+            self.ranges.remove(&s);
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Takes everything from `offset` on out of the set.
+    pub(crate) fn cut(&mut self, offset: u64) {
+        let _ = self.ranges.split_off(&offset);
+        if let Some((_, end)) = self.ranges.range_mut(..offset).next_back() {
+            *end = (*end).min(offset);
+        }
+    }
+
+    /// The first range that ends after `offset`, as far as it lies at or after it.
+    pub(crate) fn next_from(&self, offset: u64) -> Option<Range<u64>> {
+        if let Some((_, &end)) = self.ranges.range(..=offset).next_back()
+            && end > offset
+        {
+            return Some(offset..end);
+        }
+        let after = offset.checked_add(1)?;
+        self.ranges.range(after..).next().map(|(&s, &e)| s..e)
+    }
+
+    /// The ranges in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ranges.iter().map(|(&s, &e)| s..e)
+    }
+
+    /// How many ranges.
+    pub(crate) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+}
+
+/// A range set with the bytes of its ranges in a sparse file of the spool.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    file: File,
+    path: PathBuf,
+    number: u64,
+    ranges: RangeSet,
+}
+
+impl Overlay {
+    /// Name of the overlay file of this number.
+    pub(crate) fn file_name(number: u64) -> String {
+        format!("overlay-{number:016x}")
+    }
+
+    /// The number in an overlay's file name, if it is one.
+    pub(crate) fn number_of(file_name: &str) -> Option<u64> {
+        let digits = file_name.strip_prefix("overlay-")?;
+        (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
+    }
+
+    /// Makes an empty overlay in `dir`.
+    pub(crate) fn create(dir: &Path, number: u64) -> Result<Self, PathError> {
+        let path = dir.join(Self::file_name(number));
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(at("create", &path))?;
+        Ok(Self { file, path, number, ranges: RangeSet::default() })
+    }
+
+    /// Opens an overlay that a crash left behind, with the ranges the spool log knows of.
+    pub(crate) fn reopen(dir: &Path, number: u64, ranges: RangeSet) -> Result<Self, PathError> {
+        let path = dir.join(Self::file_name(number));
+        let file = File::options().read(true).write(true).open(&path).map_err(at("open", &path))?;
+        Ok(Self { file, path, number, ranges })
+    }
+
+    /// The number in the file's name.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What was written.
+    pub(crate) fn ranges(&self) -> &RangeSet {
+        &self.ranges
+    }
+
+    fn failed(&self, verb: &'static str) -> impl FnOnce(io::Error) -> PathError + '_ {
+        at(verb, &self.path)
+    }
+
+    /// Takes bytes in.
+    pub(crate) fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), PathError> {
+        self.file.write_all_at(data, offset).map_err(self.failed("write"))?;
+        self.ranges.insert(offset..offset.saturating_add(data.len() as u64));
+        Ok(())
+    }
+
+    /// Makes a range zeros.
+    pub(crate) fn zero(&mut self, range: Range<u64>) -> Result<(), PathError> {
+        use rustix::fs::FallocateFlags;
+        let len = range.end.saturating_sub(range.start);
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if rustix::fs::fallocate(&self.file, flags, range.start, len).is_err() {
+            self.write_zeros(range.clone())?;
+        }
+        self.ranges.insert(range);
+        Ok(())
+    }
+
+    /// For file systems that cannot punch: only what the file really holds has to be overwritten.
+    fn write_zeros(&self, range: Range<u64>) -> Result<(), PathError> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let held = self.file.metadata().map_err(self.failed("stat"))?.len();
+        let (mut at, end) = (range.start, range.end.min(held));
+        while at < end {
+            let n = (end - at).min(ZEROS.len() as u64);
+            let zeros = ZEROS.get(..n as usize).unwrap_or(&ZEROS);
+            self.file.write_all_at(zeros, at).map_err(self.failed("write"))?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything from `len` on.
+    pub(crate) fn cut(&mut self, len: u64) -> Result<(), PathError> {
+        let held = self.file.metadata().map_err(self.failed("stat"))?.len();
+        if held > len {
+            self.file.set_len(len).map_err(self.failed("truncate"))?;
+        }
+        self.ranges.cut(len);
+        Ok(())
+    }
+
+    /// Fills `buf` with the file's bytes from `offset`; zeros where it has none.
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), PathError> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset.saturating_add(done as u64)) {
+                Ok(0) => {
+                    rest.fill(0);
+                    break;
+                }
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.failed("read")(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> Result<(), PathError> {
+        self.file.sync_data().map_err(self.failed("sync"))
+    }
+
+    /// Where the file lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn touching_ranges_become_one() {
+        let mut set = RangeSet::default();
+        set.insert(10..20);
+        set.insert(30..40);
+        set.insert(20..30);
+        assert_eq!(set.iter().collect::<Vec<_>>(), vec![10..40]);
+        set.insert(0..5);
+        set.insert(50..60);
+        set.insert(4..55);
+        assert_eq!(set.iter().collect::<Vec<_>>(), vec![0..60]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u64, u64),
+        Cut(u64),
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_set_is_a_set_of_bytes(steps in prop::collection::vec(prop_oneof![
+            (0u64..200, 0u64..60).prop_map(|(a, n)| Step::Insert(a, a + n)),
+            (0u64..220).prop_map(Step::Cut),
+        ], 0..60)) {
+            let mut set = RangeSet::default();
+            let mut model = [false; 300];
+            for step in steps {
+                match step {
+                    Step::Insert(a, b) => {
+                        set.insert(a..b);
+                        model[a as usize..b as usize].fill(true);
+                    }
+                    Step::Cut(at) => {
+                        set.cut(at);
+                        model[at as usize..].fill(false);
+                    }
+                }
+                let mut seen = [false; 300];
+                let mut last = None;
+                for r in set.iter() {
+                    prop_assert!(r.start < r.end);
+                    prop_assert!(last.is_none_or(|l| l < r.start));
+                    last = Some(r.end);
+                    seen[r.start as usize..r.end as usize].fill(true);
+                }
+                prop_assert_eq!(seen, model);
+                for from in 0..290u64 {
+                    let want = (from..300).find(|&i| model[i as usize]);
+                    prop_assert_eq!(set.next_from(from).map(|r| r.start), want);
+                }
+            }
+        }
+    }
+}

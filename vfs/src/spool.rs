@@ -1,0 +1,231 @@
+//! What is closed or synced but not published, kept so that no crash loses it.
+//!
+//! Leaves out: which changes these are ([`crate::drafts`]) and taking them up again ([`recover`]).
+//!
+//! Invariants:
+//! - changes stand in the log in the order they were made; what is cut off at the end is the newest;
+//! - a change is in the log (not yet durable) before the call that made it is answered, and durable before an fsync is;
+//! - an overlay file the log may still need stays until the log does not need it any more, durably;
+//! - after a failed write or sync nothing more is written to this log.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{FsError, at};
+use crate::overlay::Overlay;
+
+mod format;
+pub(crate) mod recover;
+
+pub(crate) use format::{Change, DirtyFile, FileAttrs};
+
+/// Name of the log in the spool directory.
+const LOG_NAME: &str = "log";
+/// Name under which a shorter log is made before it takes the log's place.
+const NEW_LOG_NAME: &str = "log.new";
+/// A log longer than this is written anew when most of it is history, bytes.
+const LOG_LEN_KEPT: u64 = 16 << 20;
+
+/// The log and the overlay files beside it.
+pub(crate) struct Spool {
+    dir: PathBuf,
+    // Lock order: syncing, written, queue. The drive's state lock may be held when `queue` is taken, and is taken inside
+    // `written` only by `restart`, so nothing may take `written` while holding the state.
+    written: Mutex<Written>,
+    queue: Mutex<Vec<u8>>,
+    queued: AtomicU64,
+    /// Everything up to this count of queued bytes is durable.
+    synced: AtomicU64,
+    /// Held by the one who syncs; taken before `written`.
+    syncing: Mutex<()>,
+    /// Count of queued bytes at which the log was last emptied.
+    emptied_at: AtomicU64,
+    retired: Mutex<Vec<PathBuf>>,
+    failed: AtomicBool,
+}
+
+struct Written {
+    file: std::sync::Arc<File>,
+    len: u64,
+    /// Everything up to this count of queued bytes is in the file.
+    upto: u64,
+}
+
+impl Spool {
+    /// Begins a new log with these changes, in place of any old one, durably.
+    pub(crate) fn begin(dir: &Path, changes: &[Change]) -> Result<Self, FsError> {
+        let (file, len) = write_new(dir, changes)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            written: Mutex::new(Written { file: std::sync::Arc::new(file), len, upto: 0 }),
+            queue: Mutex::new(Vec::new()),
+            queued: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            syncing: Mutex::new(()),
+            emptied_at: AtomicU64::new(0),
+            retired: Mutex::new(Vec::new()),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether an earlier failure ended writing.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Puts changes in their place in the order. Called with the drive's state locked; touches no disk.
+    pub(crate) fn push(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        let before = queue.len();
+        format::encode_frame(changes, &mut queue);
+        self.queued.fetch_add((queue.len() - before) as u64, Ordering::AcqRel);
+    }
+
+    fn check(&self) -> Result<(), FsError> {
+        if self.has_failed() { Err(FsError::Poisoned) } else { Ok(()) }
+    }
+
+    /// Hands what was pushed to the operating system.
+    pub(crate) fn write_out(&self) -> Result<(), FsError> {
+        self.check()?;
+        let target = self.queued.load(Ordering::Acquire);
+        let mut written = self.written.lock();
+        if written.upto >= target {
+            return Ok(());
+        }
+        self.drain(&mut written)
+    }
+
+    fn drain(&self, written: &mut Written) -> Result<(), FsError> {
+        let bytes = {
+            let mut queue = self.queue.lock();
+            written.upto = self.queued.load(Ordering::Acquire);
+            std::mem::take(&mut *queue)
+        };
+        if let Err(error) = written.file.write_all_at(&bytes, written.len) {
+            return Err(self.fail("write", error));
+        }
+        written.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes everything pushed before this call durable. Concurrent calls share one sync.
+    pub(crate) fn sync(&self) -> Result<(), FsError> {
+        self.write_out()?;
+        let target = self.queued.load(Ordering::Acquire);
+        let _syncing = self.syncing.lock();
+        if self.synced.load(Ordering::Acquire) >= target {
+            return Ok(());
+        }
+        self.check()?;
+        let (file, upto) = {
+            let written = self.written.lock();
+            (written.file.clone(), written.upto)
+        };
+        if let Err(error) = file.sync_data() {
+            return Err(self.fail("sync", error));
+        }
+        self.synced.fetch_max(upto, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// What the kernel dropped cannot be told: nothing written to this log counts any more.
+    fn fail(&self, verb: &'static str, error: std::io::Error) -> FsError {
+        self.failed.store(true, Ordering::Release);
+        FsError::Spool(at(verb, &self.dir.join(LOG_NAME))(error))
+    }
+
+    /// Whether a shorter log would be worth writing; `live` says whether any change still counts.
+    pub(crate) fn wants_restart(&self, live: usize) -> bool {
+        let len = self.written.lock().len;
+        let pending = !self.retired.lock().is_empty();
+        if live == 0 {
+            return len > format::HEAD_LEN as u64 || pending;
+        }
+        len > LOG_LEN_KEPT && len / 1024 > live as u64
+    }
+
+    /// Writes the log anew with what still counts. `snapshot` locks the drive's state, calls what it is given while no
+    /// other change can be pushed, and makes durable what its changes name.
+    pub(crate) fn restart(
+        &self,
+        snapshot: impl FnOnce(&mut dyn FnMut()) -> Result<Vec<Change>, FsError>,
+    ) -> Result<(), FsError> {
+        self.check()?;
+        let mut written = self.written.lock();
+        let retired = std::mem::take(&mut *self.retired.lock());
+        let mut upto = written.upto;
+        // What is queued is part of the snapshot.
+        let mut clear = || {
+            let mut queue = self.queue.lock();
+            upto = self.queued.load(Ordering::Acquire);
+            queue.clear();
+        };
+        // What was queued is in neither log when this fails.
+        let changes =
+            snapshot(&mut clear).inspect_err(|_| self.failed.store(true, Ordering::Release))?;
+        written.upto = upto;
+        if changes.is_empty() {
+            self.empty(&mut written, !retired.is_empty())?;
+        } else {
+            let (file, len) = write_new(&self.dir, &changes).inspect_err(|_| {
+                self.failed.store(true, Ordering::Release);
+            })?;
+            *written = Written { file: std::sync::Arc::new(file), len, upto: written.upto };
+        }
+        drop(written);
+        for path in retired {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove an overlay");
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the log down to its head.
+    fn empty(&self, written: &mut Written, durably: bool) -> Result<(), FsError> {
+        let head = format::HEAD_LEN as u64;
+        written.file.set_len(head).map_err(|error| self.fail("truncate", error))?;
+        written.len = head;
+        // Old changes on disk would come back after a power cut, and what they say was published long ago.
+        let reached_disk = self.synced.load(Ordering::Acquire)
+            > self.emptied_at.swap(written.upto, Ordering::AcqRel);
+        if durably || reached_disk {
+            written.file.sync_data().map_err(|error| self.fail("sync", error))?;
+        }
+        Ok(())
+    }
+
+    /// An overlay that was made into a content: its file goes when no crash can ask for it.
+    pub(crate) fn retire(&self, overlay: Overlay, logged: bool) {
+        if logged {
+            self.retired.lock().push(overlay.path().to_path_buf());
+        } else {
+            crate::body::discard(overlay);
+        }
+    }
+}
+
+/// Writes a log beside the old one, durably, and lets it take its place.
+fn write_new(dir: &Path, changes: &[Change]) -> Result<(File, u64), FsError> {
+    let (new, path) = (dir.join(NEW_LOG_NAME), dir.join(LOG_NAME));
+    let mut bytes = format::head();
+    for some in changes.chunks(format::FRAME_CHANGES) {
+        format::encode_frame(some, &mut bytes);
+    }
+    let mut file = File::create(&new).map_err(at("create", &new))?;
+    file.write_all(&bytes).map_err(at("write", &new))?;
+    file.sync_all().map_err(at("sync", &new))?;
+    std::fs::rename(&new, &path).map_err(at("rename", &new))?;
+    let dir_file = File::open(dir).map_err(at("open", dir))?;
+    dir_file.sync_all().map_err(at("sync", dir))?;
+    Ok((file, bytes.len() as u64))
+}

@@ -1,0 +1,170 @@
+//! What a crash leaves.
+
+use std::collections::BTreeMap;
+
+use rustix::fs::OFlags;
+use vfs::OpenError;
+
+use crate::drive::World;
+
+fn log(world: &World) -> std::path::PathBuf {
+    world.spool().join("log")
+}
+
+#[test]
+fn what_was_closed_or_synced_is_there_after_a_crash_and_is_published() {
+    let mut world = World::new();
+    world.save("published", b"0123456789");
+    world.pass(100);
+    world.mkdir("d");
+    world.save("d/closed", b"closed");
+    let grown = world.create("d/synced");
+    world.write(grown, 0, b"synced");
+    world.fs().fsync(grown).unwrap();
+    world.write(grown, 6, b" and not synced");
+    let edited = world.open("published", OFlags::RDWR);
+    world.write(edited, 3, b"###");
+    world.fs().fsync(edited).unwrap();
+    world.create("d/never");
+    world.crash();
+    assert_eq!(world.read("d/closed").unwrap(), b"closed");
+    assert_eq!(world.read("d/synced").unwrap(), b"synced");
+    assert_eq!(world.read("published").unwrap(), b"012###6789");
+    assert_eq!(world.list("d"), ["closed", "synced"], "a file that was never whole appeared");
+    world.crash();
+    assert_eq!(world.read("published").unwrap(), b"012###6789", "a second crash lost it");
+    world.pass(3_000);
+    assert_eq!(world.published("d/synced").unwrap(), b"synced");
+    assert_eq!(world.published("published").unwrap(), b"012###6789");
+    assert_eq!(
+        world.drive.names(journal::id::DirId::ROOT),
+        ["d", "published"],
+        "a conflict was made"
+    );
+    world.crash();
+    assert_eq!(world.fs().drafts(), 0, "what is published was drafted again");
+    let files: Vec<_> =
+        std::fs::read_dir(world.spool()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(files, ["log"]);
+}
+
+#[test]
+fn a_synced_file_is_found_under_the_name_it_was_given_last() {
+    let mut world = World::new();
+    world.save("doc", b"old");
+    world.pass(100);
+    let handle = world.create("doc.tmp");
+    world.write(handle, 0, b"new");
+    world.fs().fsync(handle).unwrap();
+    world.rename("doc.tmp", "doc");
+    world.crash();
+    assert_eq!(world.read("doc").unwrap(), b"new");
+    assert_eq!(world.list(""), ["doc"]);
+    let handle = world.open("doc", OFlags::RDWR);
+    world.write(handle, 0, b"N");
+    world.fs().fsync(handle).unwrap();
+    world.unlink("doc");
+    world.crash();
+    assert!(world.list("").is_empty(), "a removed file came back");
+}
+
+#[test]
+fn a_crash_while_a_batch_is_out_publishes_it_once() {
+    let mut world = World::new();
+    world.save("f", b"1");
+    let before = std::fs::read(log(&world)).unwrap();
+    world.pass(100);
+    // The journal had it, the spool log did not learn of it.
+    std::fs::write(log(&world), before).unwrap();
+    world.crash();
+    assert_eq!(world.fs().drafts(), 0);
+    world.pass(3_000);
+    assert_eq!(world.drive.batches().len(), 1);
+}
+
+/// A log cut anywhere gives a state that was there at some moment, and later cuts give later states.
+#[test]
+fn a_log_cut_at_any_byte_gives_a_state_that_once_was() {
+    let mut world = World::new();
+    world.save("doc", b"v0");
+    world.pass(100);
+    type State = BTreeMap<String, Vec<u8>>;
+    let state = |world: &World| -> State {
+        world.list("").into_iter().map(|name| (name.clone(), world.read(&name).unwrap())).collect()
+    };
+    let mut states = vec![state(&world)];
+    for save in 1..=2 {
+        world.save("doc@", format!("v{save}").as_bytes());
+        states.push(state(&world));
+        if world.ino("doc1").is_some() {
+            world.unlink("doc1");
+            states.push(state(&world));
+        }
+        world.rename("doc", "doc1");
+        states.push(state(&world));
+        world.rename("doc@", "doc");
+        states.push(state(&world));
+    }
+    let whole = std::fs::read(log(&world)).unwrap();
+    let mut last = 0;
+    for cut in 16..=whole.len() {
+        std::fs::write(log(&world), &whole[..cut]).unwrap();
+        world.crash();
+        let now = state(&world);
+        let at = states.iter().skip(last).position(|state| *state == now);
+        last += at.unwrap_or_else(|| panic!("cut at {cut}: {now:?} never was, or earlier"));
+    }
+    assert_eq!(last, states.len() - 1);
+}
+
+#[test]
+fn a_draft_whose_bytes_were_lost_ends_the_replay() {
+    let mut world = World::new();
+    world.save("a", b"kept");
+    world.save("b", b"lost");
+    world.save("c", b"after");
+    drop(world.fs.take());
+    // The power went before the pack with b's bytes was written: another store, with a's bytes only.
+    let store = cas::Store::in_memory(cas::IdKey::from_bytes([7; 32]));
+    store.put(b"kept").unwrap();
+    world.store = store.clone();
+    world.elsewhere =
+        std::sync::Arc::new(crate::drive::Elsewhere { store, others: std::sync::Mutex::default() });
+    world.crash();
+    assert_eq!(world.list(""), ["a"]);
+    assert_eq!(world.read("a").unwrap(), b"kept");
+}
+
+#[test]
+fn foreign_and_newer_logs_are_refused_and_left_alone() {
+    for (bytes, newer) in [(&b"ATLSPOOL\x09\0\0\0\0\0\0\0"[..], true), (&[7; 64][..], false)] {
+        let world = World::new();
+        std::fs::write(log(&world), bytes).unwrap();
+        let config = vfs::Config::new(world.spool().to_path_buf(), 0, 0);
+        let opened = vfs::Fs::open(
+            config,
+            world.drive.clone(),
+            world.drive.clone(),
+            world.store.clone(),
+            world.elsewhere.clone(),
+            world.clock.clone(),
+        );
+        match opened {
+            Err(OpenError::TooNew { found: 9, supported: 1 }) => assert!(newer),
+            Err(OpenError::Corrupt { .. }) => assert!(!newer),
+            other => panic!("{:?}", other.err()),
+        }
+        assert_eq!(std::fs::read(log(&world)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn the_log_is_emptied_when_nothing_waits() {
+    let world = World::new();
+    for i in 0..50 {
+        world.save(&format!("f{i}"), b"x");
+    }
+    assert!(std::fs::metadata(log(&world)).unwrap().len() > 1_000);
+    world.pass(3_000);
+    assert_eq!(std::fs::metadata(log(&world)).unwrap().len(), 16);
+}
