@@ -159,6 +159,13 @@ impl VerifiedEntry {
     }
 }
 
+/// The id of an entry from its bytes, signature unchecked: for asking whether an entry is known, never
+/// for taking it in.
+pub fn entry_id_unchecked(bytes: &[u8]) -> Option<EntryId> {
+    let parts = codec::decode(bytes).ok()?;
+    Some(EntryId::from_bytes(*blake3::hash(&signed_message(parts.signed)).as_bytes()))
+}
+
 /// The drive that genesis `bytes` define, when they are a genesis and its signature holds.
 pub fn genesis_drive(bytes: &[u8]) -> Result<DriveId, VerifyError> {
     let verified = VerifiedEntry::verify(bytes.into())?;

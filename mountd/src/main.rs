@@ -1,2 +1,5 @@
-//! atelier
-fn main() {}
+//! The `atelier` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    mountd::cli::run()
+}

@@ -1,0 +1,62 @@
+# Every habit is one command. `make ci` is what .ci/run runs.
+
+CARGO ?= cargo
+# Errors of tests carry their whole chain; a backtrace of each would bury it.
+export RUST_LIB_BACKTRACE ?= 0
+# Where tests that skip themselves say so; shown at the end, since runners hide the output of passing tests.
+SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
+NEXTEST_PROFILE := $(if $(CI),ci,default)
+
+.PHONY: check fmt clippy deny test bench bench-sync bench-mount doc ci
+
+check: fmt clippy deny
+
+fmt:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Licences, sources and banned crates are also checked by the tests (tidy), from the same deny.toml; cargo-deny adds
+# the security advisories, for which it must reach their database.
+deny:
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+		echo "SKIPPED: cargo deny: not installed (the tests check licences and sources themselves)"; \
+		exit 0; \
+	fi; \
+	$(CARGO) deny --locked check bans licenses sources || exit 1; \
+	if $(CARGO) deny --locked fetch db >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check advisories; \
+	else \
+		echo "SKIPPED: cargo deny check advisories: the advisory database cannot be reached"; \
+	fi
+
+# The program is built first, with the same features as the tests: they run the real one.
+test:
+	@mkdir -p $(dir $(SKIPS)) && rm -f $(SKIPS)
+	$(CARGO) build --locked --workspace --bins --tests
+	@status=0; \
+	if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		ATELIER_SKIPS=$(SKIPS) $(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE) || status=$$?; \
+	else \
+		ATELIER_SKIPS=$(SKIPS) $(CARGO) test --locked --workspace --bins --lib --tests -- --test-threads=2 || status=$$?; \
+	fi; \
+	if [ -s $(SKIPS) ]; then echo "Tests that could not run here:"; sort $(SKIPS); fi; \
+	exit $$status
+
+bench: bench-mount bench-sync
+
+# Against rsync and Syncthing, two hosts on this machine (root).
+bench-sync:
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p tests --bin bench -- sync $(BENCH)
+
+# Against the native file system and a plain FUSE pass-through (root, for cold caches).
+bench-mount:
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p tests --bin bench -- mount $(BENCH)
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+ci: check test

@@ -1,0 +1,149 @@
+//! What the running drive answers on its control socket.
+//!
+//! Leaves out the socket ([`crate::ipc`]) and the making of the answers ([`crate::drive`]).
+//!
+//! Invariants:
+//! - questions about history and conflicts are answered after the drafts were sealed, so that they
+//!   cover every save the asker has finished;
+//! - what changes the drive's members is refused unless this device is an owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::op::Op;
+use net::invite::Ticket;
+
+use crate::drive::Drive;
+use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
+use crate::report::Failure;
+use crate::signals::Stop;
+
+/// The longest ticket life, seconds: 30 days.
+const EXPIRES_MAX_S: u64 = 30 * 24 * 3_600;
+/// The longest a `sync` may wait.
+const SYNC_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// A drive, as the control socket sees it.
+pub(super) struct DriveService {
+    drive: Arc<Drive>,
+    stop: Stop,
+}
+
+impl DriveService {
+    pub(super) fn new(drive: Arc<Drive>, stop: Stop) -> Self {
+        Self { drive, stop }
+    }
+
+    fn must_own(&self) -> Result<(), Failure> {
+        match self.drive.own_role() {
+            Some(journal::op::Role::Owner) => Ok(()),
+            _ => Err(Failure::refused("only an owner of the drive may do that")),
+        }
+    }
+
+    fn seal(&self) -> Result<(), Failure> {
+        self.drive.seal_drafts().map_err(|e| Failure::of(&e))
+    }
+
+    fn invite(&self, role: Role, expires_s: u64, uses: u32) -> Result<Response, Failure> {
+        self.must_own()?;
+        if expires_s == 0 || expires_s > EXPIRES_MAX_S || uses == 0 {
+            let what = "a ticket is good for 1 second to 30 days and at least one use";
+            return Err(Failure::usage(what, "give --expires 24h or --uses 1"));
+        }
+        let ticket: Ticket = self.drive.invite(role_op(role), expires_s, uses)?;
+        Ok(Response::Ticket(ticket.to_string()))
+    }
+
+    fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
+        self.seal()?;
+        let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
+        let synced = self.drive.sync_with_all(wait);
+        let status = self.drive.status();
+        let names = synced.behind.iter().map(|d| self.drive.device_name(*d)).collect();
+        Ok(Response::Synced(SyncReport {
+            in_sync: synced.is_complete(),
+            online: u32::try_from(synced.reached.len() + synced.behind.len()).unwrap_or(u32::MAX),
+            waiting_for: names,
+            to_send_bytes: status.to_send_bytes,
+            to_receive_bytes: status.to_receive_bytes,
+        }))
+    }
+
+    fn member(&self, text: &str) -> Result<journal::DeviceId, Failure> {
+        self.drive.member_named(text).ok_or_else(|| Failure::no_such_member(text))
+    }
+
+    fn author(&self, op: Op) -> Result<Response, Failure> {
+        self.drive.author(vec![op]).map_err(|e| Failure::of(&e))?;
+        Ok(Response::Done)
+    }
+}
+
+fn role_op(role: Role) -> journal::op::Role {
+    match role {
+        Role::Owner => journal::op::Role::Owner,
+        Role::Editor => journal::op::Role::Editor,
+        Role::Reader => journal::op::Role::Reader,
+    }
+}
+
+impl Service for DriveService {
+    fn handle(
+        &self,
+        request: Request,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Response, Failure> {
+        let drive = &self.drive;
+        match request {
+            Request::Ping => Ok(Response::Done),
+            Request::Status => Ok(Response::Status(Box::new(drive.status()))),
+            Request::Members => Ok(Response::Members(drive.member_rows())),
+            Request::Unmount => {
+                self.stop.request();
+                Ok(Response::Done)
+            }
+            Request::Invite { role, expires_s, uses } => self.invite(role, expires_s, uses),
+            Request::Sync { timeout_ms } => self.sync(timeout_ms),
+            Request::History { path } => {
+                self.seal()?;
+                let found = drive.history(&path).map_err(|e| Failure::of(&e))?;
+                found.map(Response::History).ok_or_else(|| Failure::no_such_file(&path))
+            }
+            Request::Conflicts => {
+                self.seal()?;
+                let reports = drive.conflict_reports().map_err(|e| Failure::of(&e))?;
+                Ok(Response::Conflicts(reports))
+            }
+            Request::MemberRemove { device } => {
+                self.must_own()?;
+                let device = self.member(&device)?;
+                self.author(Op::Remove { device, frontier: drive.tips() })
+            }
+            Request::MemberRole { device, role } => {
+                self.must_own()?;
+                let device = self.member(&device)?;
+                let role = role_op(role);
+                self.author(Op::SetRole { device, role, frontier: drive.tips() })
+            }
+            Request::Verify { repair } => {
+                self.seal()?;
+                drive.verify(repair, progress).map(Response::Verified)
+            }
+            Request::Export { dest } => {
+                self.seal()?;
+                let done = drive.export(&dest, &mut |done| {
+                    progress(Progress {
+                        stage: "copying".into(),
+                        done: done.bytes,
+                        total: None,
+                        unit: Unit::Bytes,
+                    });
+                });
+                let done = done.map_err(|e| Failure::of(&e))?;
+                let (files, dirs, bytes) = (done.files, done.dirs, done.bytes);
+                Ok(Response::Exported(ExportReport { files, dirs, bytes }))
+            }
+        }
+    }
+}

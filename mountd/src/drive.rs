@@ -1,0 +1,172 @@
+//! One drive on this device: its journal, its chunks, its place among the members.
+//!
+//! Joins what the other crates keep apart: it implements the traits `vfs` and `net` define and hands
+//! each what the other brings. It leaves out the order of starting and stopping ([`crate::daemon`])
+//! and every rule of its own about names, entries or bytes: those live in the crates below.
+//!
+//! Invariants:
+//! - nothing is handed to `net` before the journal has returned from making it durable;
+//! - what `net` received is in the journal, durable and applied, before anybody is told of it;
+//! - contents are wanted from the entries that name them, never from a walk of the tree.
+
+mod answers;
+mod export;
+mod fetching;
+mod members;
+mod paths;
+mod peers;
+mod publishing;
+mod tree;
+mod verifying;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+
+use cas::store::Store;
+use journal::op::Op;
+use journal::{DeviceId, Journal, Register, Signer};
+use parking_lot::Mutex;
+
+use crate::clock::SystemClock;
+use crate::ipc::Notice;
+use crate::launch::Keep;
+
+pub use fetching::{FETCH_WAIT, Fetching};
+pub use peers::Members;
+
+/// Notices kept for `status`; older ones make room.
+const NOTICES_MAX: usize = 64;
+
+/// A drive that is open on this device.
+pub struct Drive {
+    journal: Journal,
+    store: Store,
+    signer: Signer,
+    clock: SystemClock,
+    mount: PathBuf,
+    fetching: Fetching,
+    net: OnceLock<net::Handle>,
+    fs: OnceLock<Weak<vfs::Fs>>,
+    notices: Mutex<Vec<Notice>>,
+    /// Members that are connected now.
+    online: Mutex<BTreeSet<DeviceId>>,
+    /// Own entries nobody is known to hold.
+    unacknowledged: peers::Unacknowledged,
+    /// The device through which we joined, trusted until we are a member by our own journal.
+    through: Option<DeviceId>,
+}
+
+impl Drive {
+    /// Puts an open journal and store together. `dir` is the drive's store directory, `mount` the
+    /// place it is shown at.
+    pub fn new(
+        journal: Journal,
+        store: Store,
+        signer: Signer,
+        dir: &Path,
+        mount: &Path,
+        through: Option<DeviceId>,
+        keep: Keep,
+    ) -> Arc<Self> {
+        let fetching = Fetching::load(dir, keep);
+        let unacknowledged = peers::Unacknowledged::load(&journal, signer.device());
+        Arc::new(Self {
+            journal,
+            store,
+            signer,
+            clock: SystemClock,
+            mount: mount.to_owned(),
+            fetching,
+            net: OnceLock::new(),
+            fs: OnceLock::new(),
+            notices: Mutex::new(Vec::new()),
+            online: Mutex::new(BTreeSet::new()),
+            unacknowledged,
+            through,
+        })
+    }
+
+    /// Tells the drive of the file system shown over it. Once.
+    pub fn attach_fs(&self, fs: &Arc<vfs::Fs>) {
+        let _ = self.fs.set(Arc::downgrade(fs));
+    }
+
+    /// Tells the drive of its connection to the others. Once.
+    pub fn attach_net(&self, handle: net::Handle) {
+        let _ = self.net.set(handle);
+    }
+
+    /// The journal, for questions.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The chunk store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Adds a line to what `status` shows under notices; the same text is kept once.
+    pub fn notice(&self, what: String, remedy: String) {
+        let mut notices = self.notices.lock();
+        if notices.iter().any(|n| n.what == what) {
+            return;
+        }
+        if notices.len() >= NOTICES_MAX {
+            notices.remove(0);
+        }
+        let since = crate::ipc::rfc3339(self.clock.wall_ms());
+        notices.push(Notice { what, since, remedy });
+    }
+
+    pub(crate) fn net(&self) -> Option<&net::Handle> {
+        self.net.get()
+    }
+
+    fn fs(&self) -> Option<Arc<vfs::Fs>> {
+        self.fs.get().and_then(Weak::upgrade)
+    }
+
+    /// Tells the kernel side that `changed` may read differently now.
+    fn show(&self, changed: &[Register]) {
+        if let (false, Some(fs)) = (changed.is_empty(), self.fs()) {
+            fs.remote_changed(changed);
+        }
+    }
+
+    /// Authors ops that do not come from the file system (members, names) and sends them.
+    pub fn author(&self, ops: Vec<Op>) -> Result<(), journal::AppendError> {
+        let authored = self.journal.author(&self.signer, ops, self.clock.now())?;
+        self.wrote(&authored.ids);
+        self.show(&authored.changed);
+        self.announce();
+        Ok(())
+    }
+
+    /// Tells `net` that the journal has grown.
+    fn announce(&self) {
+        if let Some(net) = self.net() {
+            net.journal_changed();
+        }
+    }
+
+    /// Writes down what is complete and closes journal and store. Called last.
+    pub fn close(&self) -> Result<(), CloseError> {
+        self.fetching.save(self);
+        self.store.close()?;
+        self.journal.close()?;
+        Ok(())
+    }
+}
+
+/// The drive could not be closed in order; nothing acknowledged is lost, the next start recovers.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The chunk store could not be made durable.
+    #[error("chunk store not closed")]
+    Store(#[from] cas::error::WriteError),
+    /// The journal could not be made durable.
+    #[error("journal not closed")]
+    Journal(#[from] journal::StateError),
+}

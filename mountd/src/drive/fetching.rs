@@ -1,0 +1,347 @@
+//! What this device still lacks: contents named by entries whose chunks are not here yet.
+//!
+//! Leaves out how chunks travel ([`net`]) and how they are stored ([`cas`]).
+//!
+//! Invariants:
+//! - a content is pending from before the entry that names it is shown until every chunk is here;
+//! - `held` never names an entry one of whose contents is missing here or not durable;
+//! - a read that waits for a peer ends within [`FETCH_WAIT`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cas::{ChunkId, ChunkSource, Content, ContentId, ReadError, Unavailable};
+use journal::op::{Op, Value};
+use journal::{EntryId, Frontier, Register};
+use parking_lot::Mutex;
+
+use super::Drive;
+use crate::launch::Keep;
+
+/// The longest a read waits for a chunk from a peer before it fails with EIO.
+pub const FETCH_WAIT: Duration = Duration::from_secs(20);
+
+/// Contents looked at per step of the walk after a start that cannot trust what was held.
+const WALK_STEP: usize = 1_024;
+
+/// Missing chunks asked of the store when only "complete or not" matters.
+const PROBE_LIMIT: usize = 1;
+
+/// What is missing and what is held.
+pub struct Fetching {
+    pending: Mutex<Pending>,
+    /// Held while entries are received and their contents noted, so that `held` is never ahead.
+    receiving: Mutex<()>,
+    pending_bytes: AtomicU64,
+    file: std::path::PathBuf,
+    keep: Keep,
+}
+
+#[derive(Default)]
+struct Pending {
+    contents: BTreeMap<ContentId, Waiting>,
+    /// Everything under this frontier is here and durable.
+    held: Frontier,
+    /// The walk after the start has not ended yet.
+    walking: bool,
+    /// Chunks have arrived since the store was last made durable.
+    unsynced: bool,
+}
+
+struct Waiting {
+    len: u64,
+    registers: Vec<Register>,
+    /// All connected members have said that they do not have it.
+    nobody: bool,
+}
+
+impl Fetching {
+    /// Reads what was held when the drive was last closed; nothing when the file is missing or odd.
+    pub fn load(dir: &Path, keep: Keep) -> Self {
+        let file = dir.join("held");
+        let held = std::fs::read(&file)
+            .ok()
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+            .unwrap_or_default();
+        let pending = Pending { held, walking: true, ..Pending::default() };
+        Self {
+            pending: Mutex::new(pending),
+            receiving: Mutex::new(()),
+            pending_bytes: AtomicU64::new(0),
+            file,
+            keep,
+        }
+    }
+
+    /// Bytes of contents that are not complete here.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many contents are not complete here.
+    pub fn pending_count(&self) -> usize {
+        self.pending.lock().contents.len()
+    }
+
+    /// Whether `content` is named by an entry but not complete here.
+    pub fn is_pending(&self, content: &ContentId) -> bool {
+        let pending = self.pending.lock();
+        !pending.contents.is_empty() && pending.contents.contains_key(content)
+    }
+
+    /// Whether `content` is pending and every connected member has said it lacks it.
+    pub fn is_out_of_reach(&self, content: &ContentId) -> bool {
+        self.pending.lock().contents.get(content).is_some_and(|w| w.nobody)
+    }
+
+    /// Writes down what is held, so that the next start need not look at every content.
+    pub fn save(&self, drive: &Drive) {
+        let Some(held) = drive.held() else { return };
+        let Ok(bytes) = postcard::to_allocvec(&held) else { return };
+        let new = self.file.with_extension("new");
+        let written = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(%error, "could not write down what is held; the next start looks again");
+        }
+    }
+
+    /// The names of what is pending.
+    pub(super) fn pending_registers(&self) -> Vec<Register> {
+        let pending = self.pending.lock();
+        pending.contents.values().flat_map(|waiting| waiting.registers.clone()).collect()
+    }
+
+    fn add(&self, content: Content, register: Option<&Register>) -> bool {
+        let mut pending = self.pending.lock();
+        let mut new = false;
+        let waiting = pending.contents.entry(content.id).or_insert_with(|| {
+            new = true;
+            Waiting { len: content.len, registers: Vec::new(), nobody: false }
+        });
+        if let Some(register) = register
+            && !waiting.registers.contains(register)
+        {
+            waiting.registers.push(register.clone());
+        }
+        if new {
+            self.pending_bytes.fetch_add(content.len, Ordering::Relaxed);
+        }
+        new
+    }
+
+    fn remove(&self, content: &ContentId) -> Vec<Register> {
+        let mut pending = self.pending.lock();
+        pending.unsynced = true;
+        match pending.contents.remove(content) {
+            Some(waiting) => {
+                self.pending_bytes.fetch_sub(waiting.len, Ordering::Relaxed);
+                waiting.registers
+            }
+            None => Vec::new(),
+        }
+    }
+}
+
+impl Drive {
+    /// Runs `receive` and notes the contents of the entries it applied, as one step.
+    pub(super) fn receive_and_note<E>(
+        &self,
+        receive: impl FnOnce() -> Result<journal::Received, E>,
+    ) -> Result<journal::Received, E> {
+        let step = self.fetching.receiving.lock();
+        let received = receive()?;
+        let wanted = self.note(&received.applied);
+        drop(step);
+        self.want(wanted);
+        Ok(received)
+    }
+
+    /// Adds the contents the entries name and the store lacks; returns them.
+    fn note(&self, entries: &[EntryId]) -> Vec<Content> {
+        let mut wanted = Vec::new();
+        if self.fetching.keep == Keep::Opened {
+            return wanted;
+        }
+        for id in entries {
+            let Some(contents) = self.entry_contents(id) else {
+                tracing::error!(entry = %id, "entry just applied cannot be read back");
+                continue;
+            };
+            for (register, content) in contents {
+                if !self.is_complete(content) && self.fetching.add(content, Some(&register)) {
+                    wanted.push(content);
+                }
+            }
+        }
+        wanted
+    }
+
+    /// The contents an entry names, each with the name it is under.
+    fn entry_contents(&self, id: &EntryId) -> Option<Vec<(Register, Content)>> {
+        let bytes = self.journal.entry(id)?;
+        let parts = journal::codec::decode(&bytes).ok()?;
+        let named = parts.entry.ops.into_iter().filter_map(|op| match op {
+            Op::Put { dir, name, value: Value::File(file), .. } => {
+                let content = Content { id: file.content.id, len: file.content.len };
+                Some((Register { dir, name }, content))
+            }
+            _ => None,
+        });
+        Some(named.collect())
+    }
+
+    fn want(&self, contents: Vec<Content>) {
+        if let (false, Some(net)) = (contents.is_empty(), self.net()) {
+            net.want(contents, net::Priority::Background);
+        }
+    }
+
+    fn is_complete(&self, content: Content) -> bool {
+        match cas::missing_chunks(content, &self.store, PROBE_LIMIT) {
+            Ok(missing) => missing.complete,
+            Err(error) => {
+                tracing::warn!(%error, %content.id, "content cannot be looked at; fetched again");
+                false
+            }
+        }
+    }
+
+    /// After a start: asks for everything a version names and the store lacks. When what was held
+    /// at the last clean stop is all there is, nothing is looked at.
+    pub fn walk_contents(&self, trust_held: bool) {
+        let frontier = self.journal.frontier();
+        let complete = trust_held && self.fetching.pending.lock().held == frontier;
+        let mut cursor = None;
+        while !complete && self.fetching.keep == Keep::All {
+            let (contents, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
+            let lacking: Vec<Content> = contents
+                .into_iter()
+                .map(|c| Content { id: c.id, len: c.len })
+                .filter(|c| !self.is_complete(*c) && self.fetching.add(*c, None))
+                .collect();
+            self.want(lacking);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        self.fetching.pending.lock().walking = false;
+        if let Some(net) = self.net() {
+            net.journal_changed();
+        }
+    }
+
+    /// Asks again for everything that is pending; used when net starts after the walk did.
+    pub fn want_pending(&self) {
+        let contents: Vec<Content> = {
+            let pending = self.fetching.pending.lock();
+            pending.contents.iter().map(|(id, w)| Content { id: *id, len: w.len }).collect()
+        };
+        self.want(contents);
+    }
+
+    /// `net` says that every chunk of `content` is in the store.
+    pub fn content_arrived(&self, content: Content) {
+        let registers = self.fetching.remove(&content.id);
+        self.show(&registers);
+        if self.fetching.pending_count() == 0
+            && let Some(net) = self.net()
+        {
+            net.journal_changed();
+        }
+    }
+
+    /// `net` says that nobody who is connected has `content`; the name shows an older version.
+    pub fn content_out_of_reach(&self, content: &ContentId) {
+        self.set_out_of_reach(content, true);
+    }
+
+    /// A member has come online: what was out of reach may be had again.
+    pub fn members_came(&self) {
+        let ids: Vec<ContentId> = {
+            let pending = self.fetching.pending.lock();
+            pending.contents.iter().filter(|(_, w)| w.nobody).map(|(id, _)| *id).collect()
+        };
+        for id in ids {
+            self.set_out_of_reach(&id, false);
+        }
+    }
+
+    fn set_out_of_reach(&self, content: &ContentId, nobody: bool) {
+        let registers = {
+            let mut pending = self.fetching.pending.lock();
+            match pending.contents.get_mut(content) {
+                Some(waiting) if waiting.nobody != nobody => {
+                    waiting.nobody = nobody;
+                    waiting.registers.clone()
+                }
+                _ => return,
+            }
+        };
+        self.show(&registers);
+    }
+
+    /// The frontier under which every content is here and durable, or none before anything is known.
+    pub fn held(&self) -> Option<Frontier> {
+        let step = self.fetching.receiving.lock();
+        let (drained, unsynced) = {
+            let mut pending = self.fetching.pending.lock();
+            let all = self.fetching.keep == Keep::All;
+            let drained = all && !pending.walking && pending.contents.is_empty();
+            (drained, drained && std::mem::take(&mut pending.unsynced))
+        };
+        if drained {
+            let frontier = self.journal.frontier();
+            if unsynced && let Err(error) = self.store.sync() {
+                tracing::error!(%error, "arrived chunks could not be made durable");
+                self.fetching.pending.lock().unsynced = true;
+                return None;
+            }
+            self.fetching.pending.lock().held = frontier;
+        }
+        drop(step);
+        let held = self.fetching.pending.lock().held.clone();
+        (!held.tips.is_empty()).then_some(held)
+    }
+
+    /// How many contents are named but not complete here, and their bytes.
+    pub fn arriving(&self) -> (usize, u64) {
+        (self.fetching.pending_count(), self.fetching.pending_bytes())
+    }
+}
+
+impl ChunkSource for Drive {
+    fn chunk(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
+        match self.store.get(id) {
+            Err(ReadError::Missing { .. }) => {}
+            Err(ReadError::Corrupt { .. }) => {
+                tracing::error!(chunk = %id, "chunk on disk does not match its name; fetching it again");
+                self.notice(
+                    format!("a chunk on this disk was damaged ({id:?})"),
+                    "it is fetched again from another device; check the disk".into(),
+                );
+            }
+            other => return other,
+        }
+        let unavailable = |reason| ReadError::Unavailable { id: *id, reason };
+        let net = self.net().ok_or_else(|| unavailable(Unavailable::Nobody))?;
+        match net.fetch_now_blocking(vec![*id], FETCH_WAIT) {
+            Ok(()) => self.store.get(id),
+            Err(error) => {
+                tracing::warn!(%error, chunk = %id, "chunk is not here and could not be fetched");
+                self.notice(
+                    format!("bytes of a file are on no device that is online (chunk {id:?})"),
+                    "bring a device online that has the file; `status` shows who is".into(),
+                );
+                Err(unavailable(match error {
+                    net::FetchError::TimedOut => Unavailable::TimedOut,
+                    net::FetchError::Closed => Unavailable::Stopping,
+                    _ => Unavailable::Nobody,
+                }))
+            }
+        }
+    }
+}

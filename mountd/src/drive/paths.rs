@@ -1,0 +1,86 @@
+//! Paths as a user types them, and the nodes and registers they name.
+//!
+//! Leaves out drafts: commands that ask about history see what has been published; the daemon seals
+//! before it answers.
+//!
+//! Invariants: a path is walked by name, one directory at a time, and never leaves the drive.
+
+use journal::name::EntryName;
+use journal::view::{ViewKind, ViewNode};
+use journal::{DirId, Register, StateError};
+
+use super::Drive;
+
+/// Components a path may have.
+const DEPTH_MAX: usize = 1_024;
+
+/// What a path names.
+pub(super) enum Found {
+    /// The drive's top directory.
+    Root,
+    /// Something that is there now.
+    Node(Box<ViewNode>),
+    /// Nothing now; the register a file of that name had or would have.
+    Nothing(Register),
+}
+
+/// Why a path names nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// A directory on the way does not exist.
+    #[error("no such directory in the drive: {0}")]
+    NoDirectory(String),
+    /// A name no drive can hold.
+    #[error("not a name a drive can hold: {0}")]
+    BadName(String),
+    /// More than [`DEPTH_MAX`] components.
+    #[error("path has more than {DEPTH_MAX} components")]
+    TooDeep,
+    /// The state could not be read.
+    #[error("the drive's state cannot be read")]
+    State(#[from] StateError),
+}
+
+impl Drive {
+    /// Finds what `path`, relative to the mount's top, names.
+    pub(super) fn find(&self, path: &str) -> Result<Found, PathError> {
+        let mut dir = DirId::ROOT;
+        let mut found = Found::Root;
+        let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+        for (depth, part) in parts.enumerate() {
+            if depth >= DEPTH_MAX {
+                return Err(PathError::TooDeep);
+            }
+            match &found {
+                Found::Root => {}
+                Found::Node(node) => match &node.kind {
+                    ViewKind::Dir { dir: below, .. } => dir = *below,
+                    _ => return Err(PathError::NoDirectory(node.shown.to_string())),
+                },
+                Found::Nothing(at) => return Err(PathError::NoDirectory(at.name.to_string())),
+            }
+            let name = EntryName::new(part).map_err(|_| PathError::BadName(part.to_owned()))?;
+            found = match self.journal.lookup(dir, &name)? {
+                Some(node) => Found::Node(Box::new(node)),
+                None => Found::Nothing(Register { dir, name }),
+            };
+        }
+        Ok(found)
+    }
+
+    /// The path a directory is shown at, from the drive's top, or none when it is not reachable.
+    pub(super) fn path_of_dir(&self, dir: DirId) -> Result<Option<String>, StateError> {
+        let mut names = Vec::new();
+        let mut at = dir;
+        while at != DirId::ROOT {
+            let Some(node) = self.journal.dir(at)? else { return Ok(None) };
+            names.push(node.shown.to_string());
+            at = node.parent;
+            if names.len() > DEPTH_MAX {
+                return Ok(None);
+            }
+        }
+        names.reverse();
+        Ok(Some(names.join("/")))
+    }
+}

@@ -1,0 +1,257 @@
+//! The drive as `net` asks for it: entries, chunks, members.
+//!
+//! Leaves out everything of connections and streams.
+//!
+//! Invariants:
+//! - `receive` returns after the entries are durable, applied and shown;
+//! - a chunk from a peer is verified before it is written (by the store);
+//! - an own entry counts as unacknowledged until a member's frontier names it or a later one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cas::{ChunkId, Content, MissingChunks, StoredChunk};
+use journal::op::Op;
+use journal::{
+    AppendError, DeviceId, DriveId, EntryId, Frontier, InviteError, Journal, Now, Received,
+};
+use net::{AdmitError, ChunkHost, JournalHost, PutError};
+use parking_lot::Mutex;
+
+use super::Drive;
+
+/// Who may connect: every member that is not removed, oneself included.
+pub type Members = Vec<DeviceId>;
+
+/// Own entries looked at after a start; older ones were acknowledged or are fetched with the newer.
+const CHAIN_MAX: usize = 4_096;
+
+/// Own entries that nobody is known to hold.
+#[derive(Default)]
+pub(super) struct Unacknowledged {
+    entries: Mutex<BTreeSet<(u64, EntryId)>>,
+}
+
+impl Unacknowledged {
+    /// Whatever this device wrote before counts until somebody says that they have it.
+    pub(super) fn load(journal: &Journal, own: DeviceId) -> Self {
+        let tip = journal.frontier().tips.into_iter().rfind(|tip| tip.device == own);
+        let mut at = tip.map(|tip| tip.entry);
+        let mut entries = BTreeSet::new();
+        while let Some(id) = at.take().filter(|_| entries.len() < CHAIN_MAX) {
+            let Some(bytes) = journal.entry(&id) else { break };
+            let Ok(parts) = journal::codec::decode(&bytes) else { break };
+            entries.insert((parts.entry.seq, id));
+            at = parts.entry.prev;
+        }
+        Self { entries: Mutex::new(entries) }
+    }
+
+    fn add(&self, journal: &Journal, ids: &[EntryId]) {
+        let mut entries = self.entries.lock();
+        for id in ids {
+            let Some(bytes) = journal.entry(id) else { continue };
+            let Ok(parts) = journal::codec::decode(&bytes) else { continue };
+            entries.insert((parts.entry.seq, *id));
+        }
+    }
+
+    fn acknowledged(&self, own: DeviceId, frontier: &Frontier) {
+        let Some(seq) = frontier.tips.iter().filter(|t| t.device == own).map(|t| t.seq).max()
+        else {
+            return;
+        };
+        self.entries.lock().retain(|(number, _)| *number > seq);
+    }
+}
+
+impl Drive {
+    /// Whether any other member is connected now.
+    pub(super) fn somebody_online(&self) -> bool {
+        !self.online.lock().is_empty()
+    }
+
+    /// Notes that these own entries are nobody else's yet.
+    pub(super) fn wrote(&self, ids: &[EntryId]) {
+        self.unacknowledged.add(&self.journal, ids);
+    }
+
+    fn is_current(&self, device: DeviceId) -> bool {
+        self.journal.member(device).is_some_and(|m| !m.removed)
+    }
+}
+
+impl JournalHost for Drive {
+    fn drive_id(&self) -> DriveId {
+        self.journal.drive().id
+    }
+
+    fn genesis(&self) -> Arc<[u8]> {
+        self.journal.drive().genesis
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.journal.frontier()
+    }
+
+    fn lacking(&self, theirs: &Frontier, bytes_max: usize) -> Vec<Arc<[u8]>> {
+        self.journal.lacking(theirs, bytes_max)
+    }
+
+    fn entry_id(&self, entry: &[u8]) -> EntryId {
+        journal::signed::entry_id_unchecked(entry).unwrap_or(EntryId::from_bytes([0; 32]))
+    }
+
+    fn entry(&self, id: &EntryId) -> Option<Arc<[u8]>> {
+        self.journal.entry(id)
+    }
+
+    fn covers(&self, theirs: &Frontier) -> bool {
+        self.journal.covers(theirs)
+    }
+
+    fn unacknowledged(&self) -> Vec<EntryId> {
+        self.unacknowledged.entries.lock().iter().map(|(_, id)| *id).collect()
+    }
+
+    fn receive(&self, from: DeviceId, entries: &[Arc<[u8]>]) -> Result<Received, AppendError> {
+        let received = self.receive_and_note(|| self.journal.receive(entries, self.clock.now()))?;
+        for refusal in &received.refused {
+            tracing::warn!(%from, entry = ?refusal.id, why = %refusal.why, "entry refused");
+        }
+        self.show(&received.changed);
+        if !received.applied.is_empty() {
+            self.announce();
+            if let Some(net) = self.net() {
+                net.members_changed();
+            }
+        }
+        Ok(received)
+    }
+
+    fn acknowledged(&self, by: DeviceId, frontier: &Frontier) {
+        self.unacknowledged.acknowledged(self.signer.device(), frontier);
+        self.journal.acknowledged(by, frontier);
+    }
+
+    fn before_first_push(&self) {
+        match self.journal.author_late(&self.signer, self.clock.now()) {
+            Ok(Some(authored)) => {
+                tracing::info!("own work is marked as late");
+                self.wrote(&authored.ids);
+                self.show(&authored.changed);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "late work could not be marked as late"),
+        }
+    }
+
+    fn members(&self) -> Members {
+        let own = self.signer.device();
+        let mut members: Members =
+            self.journal.members().into_iter().filter(|m| !m.removed).map(|m| m.device).collect();
+        // A new member's journal does not know it yet, nor the one that let it in.
+        if !members.contains(&own) && self.journal.member(own).is_none() {
+            members.extend(self.through);
+            members.push(own);
+        }
+        members
+    }
+
+    fn is_member(&self, device: DeviceId) -> bool {
+        self.is_current(device) || self.members().contains(&device)
+    }
+
+    fn invites_open(&self) -> bool {
+        self.journal.has_open_invite(self.clock.now())
+    }
+
+    fn admit(
+        &self,
+        invite_key: [u8; 32],
+        device: DeviceId,
+        name: String,
+        proof: [u8; 64],
+    ) -> Result<(), AdmitError> {
+        let now: Now = self.clock.now();
+        self.journal.check_invite(&invite_key, now).map_err(|error| match error {
+            InviteError::Unknown => AdmitError::Unknown,
+            InviteError::Expired => AdmitError::Expired,
+            InviteError::Used => AdmitError::Used,
+            InviteError::Void => AdmitError::Void,
+            _ => AdmitError::Unable,
+        })?;
+        let op = Op::Admit { invite: invite_key, device, name, proof };
+        self.author(vec![op]).map_err(|error| {
+            tracing::error!(%error, "a joining device could not be admitted");
+            AdmitError::Unable
+        })?;
+        if !self.is_current(device) {
+            return Err(AdmitError::Unknown);
+        }
+        if let Some(net) = self.net() {
+            net.members_changed();
+        }
+        Ok(())
+    }
+
+    fn holds(&self) -> Option<Frontier> {
+        self.held()
+    }
+
+    fn observe_clock(&self, device: DeviceId, wall_ms: u64) {
+        self.journal.observe_clock(device, wall_ms, self.clock.now());
+    }
+}
+
+impl ChunkHost for Drive {
+    fn get_stored(&self, id: &ChunkId) -> Option<StoredChunk> {
+        match self.store.get_stored(id) {
+            Ok(chunk) => Some(chunk),
+            Err(cas::ReadError::Missing { .. }) => None,
+            Err(error) => {
+                tracing::error!(%error, chunk = %id, "chunk cannot be given to a peer");
+                None
+            }
+        }
+    }
+
+    fn put_stored(&self, id: ChunkId, chunk: StoredChunk) -> Result<(), PutError> {
+        self.store.put_stored(id, &chunk).map_err(|error| match error {
+            cas::WriteError::Corrupt { .. } => PutError::Corrupt,
+            cas::WriteError::Full => {
+                self.notice(
+                    "the disk of this device is full: files are no longer fetched".into(),
+                    "free space on the disk that holds the store".into(),
+                );
+                PutError::Full
+            }
+            error => {
+                tracing::error!(%error, "chunk from a peer could not be stored");
+                PutError::Failed
+            }
+        })
+    }
+
+    fn has(&self, id: &ChunkId) -> bool {
+        self.store.has(id)
+    }
+
+    fn missing(&self, content: Content, limit: usize) -> Option<MissingChunks> {
+        match cas::missing_chunks(content, &self.store, limit) {
+            Ok(missing) => Some(missing),
+            Err(error) => {
+                tracing::warn!(%error, content = %content.id, "content cannot be looked at");
+                None
+            }
+        }
+    }
+
+    fn sync(&self) -> bool {
+        let synced = self.store.sync();
+        if let Err(error) = &synced {
+            tracing::error!(%error, "arrived chunks could not be made durable");
+        }
+        synced.is_ok()
+    }
+}

@@ -1,0 +1,63 @@
+//! `atelier verify`: every chunk against its name, every link of the journal.
+//!
+//! Leaves out how each is checked (`cas`, `journal`).
+//!
+//! Invariants: a damaged chunk is counted as repaired only when its bytes are on this disk again and
+//! hash to its name.
+
+use std::time::Duration;
+
+use cas::id::ChunkId;
+
+use super::Drive;
+use crate::ipc::{Progress, Unit, VerifyReport};
+use crate::report::Failure;
+
+/// Chunks asked for at a time while repairing.
+const REPAIR_STEP: usize = 256;
+/// How long one step of a repair may take.
+const REPAIR_WAIT: Duration = Duration::from_secs(60);
+
+impl Drive {
+    /// Checks everything; with `repair` also fetches what is damaged from the others.
+    pub fn verify(
+        &self,
+        repair: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<VerifyReport, Failure> {
+        let total = Some(self.store.usage().chunks);
+        let mut tell = |stage: &str, done, total| {
+            progress(Progress { stage: stage.into(), done, total, unit: Unit::Items });
+        };
+        let scrubbed =
+            self.store.scrub(&mut |step| tell("checking chunks", step.chunks_done, total));
+        let scrubbed = scrubbed.map_err(|e| Failure::of(&e))?;
+        let entries = Some(self.journal.counts().entries);
+        let checked = self.journal.verify(&mut |done| tell("checking the journal", done, entries));
+        let checked = checked.map_err(|e| Failure::of(&e))?;
+        let repaired = if repair { self.repair(&scrubbed.bad) } else { 0 };
+        Ok(VerifyReport {
+            chunks: scrubbed.chunks,
+            bad: scrubbed.bad.len() as u64,
+            repaired,
+            journal_entries: checked.entries,
+            journal_bad: checked.bad,
+        })
+    }
+
+    /// Fetches the damaged chunks; says how many are good again.
+    fn repair(&self, bad: &[ChunkId]) -> u64 {
+        let Some(net) = self.net() else { return 0 };
+        for step in bad.chunks(REPAIR_STEP) {
+            if let Err(error) = net.fetch_now_blocking(step.to_vec(), REPAIR_WAIT) {
+                tracing::warn!(%error, "some damaged chunks could not be fetched");
+            }
+        }
+        let synced = self.store.sync();
+        if let Err(error) = synced {
+            tracing::error!(%error, "repaired chunks could not be made durable");
+            return 0;
+        }
+        bad.iter().filter(|id| self.store.get(id).is_ok()).count() as u64
+    }
+}

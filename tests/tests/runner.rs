@@ -1,0 +1,19 @@
+//! The one test binary: what Atelier promises, shown on real processes, mounts, networks and programs.
+//!
+//! Each module names the promise it checks. Each test says at its head what it needs of the machine and skips itself
+//! visibly when that is lacking.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "JSON values answer null for a missing key, and a panic is a failed test"
+)]
+
+mod blender;
+mod cli;
+mod crash;
+mod demo;
+mod hosts;
+mod malice;
+mod posix;
+mod rot;
+mod tidy;
