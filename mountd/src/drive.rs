@@ -21,10 +21,11 @@ mod verifying;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use cas::store::Store;
-use journal::op::Op;
+use journal::op::{Op, Role};
 use journal::{DeviceId, Journal, Register, Signer};
 use parking_lot::Mutex;
 
@@ -55,6 +56,8 @@ pub struct Drive {
     unacknowledged: peers::Unacknowledged,
     /// The device through which we joined, trusted until we are a member by our own journal.
     through: Option<DeviceId>,
+    /// Whether our role lets us write; looked up again whenever entries were applied.
+    may_write: AtomicBool,
 }
 
 impl Drive {
@@ -71,7 +74,7 @@ impl Drive {
     ) -> Arc<Self> {
         let fetching = Fetching::load(dir, keep);
         let unacknowledged = peers::Unacknowledged::load(&journal, signer.device());
-        Arc::new(Self {
+        let drive = Self {
             journal,
             store,
             signer,
@@ -84,7 +87,10 @@ impl Drive {
             online: Mutex::new(BTreeSet::new()),
             unacknowledged,
             through,
-        })
+            may_write: AtomicBool::new(false),
+        };
+        drive.look_up_role();
+        Arc::new(drive)
     }
 
     /// Tells the drive of the file system shown over it. Once.
@@ -120,6 +126,12 @@ impl Drive {
         notices.push(Notice { what, since, remedy });
     }
 
+    /// Looks up what our role lets us do.
+    fn look_up_role(&self) {
+        let writes = matches!(self.own_role(), Some(Role::Owner | Role::Editor));
+        self.may_write.store(writes, Ordering::Relaxed);
+    }
+
     pub(crate) fn net(&self) -> Option<&net::Handle> {
         self.net.get()
     }
@@ -138,6 +150,7 @@ impl Drive {
     /// Authors ops that do not come from the file system (members, names) and sends them.
     pub fn author(&self, ops: Vec<Op>) -> Result<(), journal::AppendError> {
         let authored = self.journal.author(&self.signer, ops, self.clock.now())?;
+        self.look_up_role();
         self.wrote(&authored.ids);
         self.show(&authored.changed);
         self.announce();

@@ -170,12 +170,9 @@ impl Launch {
     pub fn prepare(plan: Plan, ready: Ready, stop: Stop) -> Result<Self, Failure> {
         let data = DataDir::locate(Some(&plan.data_dir))?;
         let seed = plan.seed()?;
-        let now_ms = crate::clock::SystemClock.wall_ms();
         let fresh = match &plan.action {
             Action::Create { drive_name } => Fresh::Create { drive_name: drive_name.clone() },
-            Action::Join { ticket } => {
-                Fresh::Join { ticket: Box::new(identity::ticket(ticket, now_ms)?) }
-            }
+            Action::Join { ticket } => Fresh::Join { ticket: Box::new(identity::ticket(ticket)?) },
             Action::Open { .. } => Fresh::Existing,
         };
         let (store, signer, nonce) = match &plan.action {

@@ -216,7 +216,7 @@ impl Handle {
         let node = &self.inner.node;
         let mut seen_changed = node.seen_changed.subscribe();
         let mut changed = node.changed.subscribe();
-        let devices: Vec<DeviceId> = {
+        let mut devices: Vec<DeviceId> = {
             let seen = node.seen.lock();
             seen.iter().filter(|(_, s)| s.connected).map(|(device, _)| *device).collect()
         };
@@ -231,6 +231,10 @@ impl Handle {
         let targets = Arc::new(targets);
         loop {
             let seen = node.seen.lock().clone();
+            // Whoever has left meanwhile is not connected any more, and not waited for.
+            let here = |device: &DeviceId| seen.get(device).is_some_and(|s| s.connected);
+            devices.retain(here);
+            unknown.retain(here);
             let (asked, all) = (devices.clone(), targets.clone());
             let (reached, mut behind) =
                 self.blocking(move |node| judge(node, &asked, &seen, &all)).await;

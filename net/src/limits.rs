@@ -79,10 +79,11 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 pub const GREETING_TIME: Duration = Duration::from_secs(10);
 /// A connection without any of our streams is closed after this.
 pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(15);
-/// Time between pings; with [`PING_TIMEOUT`] it bounds how long a dead link goes unnoticed.
-pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between pings; a dead link goes unnoticed for at most twice this and [`PING_TIMEOUT`] together, since the
+/// first unanswered ping is forgiven.
+pub const PING_INTERVAL: Duration = Duration::from_secs(3);
 /// A ping unanswered for this long ends the connection.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A write of one frame to a peer that takes longer ends the session: it does not read.
 pub const WRITE_TIME: Duration = Duration::from_secs(60);
 /// The slower transport is tried when the first has not connected after this.

@@ -349,7 +349,8 @@ impl Drop for Mounted {
 
 /// Takes away a mount whose program died. Whether there was one.
 pub fn clean_stale(at: &Path) -> Result<bool, MountError> {
-    match std::fs::metadata(at) {
+    // Attributes may still be answered from the kernel's cache; this question goes to the program itself.
+    match rustix::fs::statvfs(at).map_err(io::Error::from) {
         Err(e) if is_dead(&e) => {}
         _ => return Ok(false),
     }

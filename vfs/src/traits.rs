@@ -56,6 +56,12 @@ pub enum SealError {
 
 /// Where sealed batches go.
 pub trait Submit: Send + Sync + 'static {
+    /// Whether this device's role may write now. Asked at every operation that would change something, so that a
+    /// reader's programs are refused at once instead of working on drafts that can never be published.
+    fn may_write(&self) -> bool {
+        true
+    }
+
     /// One durable, applied, atomic batch: contents synced first, then the journal. `versions[i]` is the version of
     /// `ops[i]`. On return [`Tree`] shows it.
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError>;

@@ -25,6 +25,9 @@ use crate::signed::VerifiedEntry;
 use crate::tree::{self, ContentCursor};
 use crate::view::{Conflict, DirNode, HistoryVersion, ViewNode};
 
+/// How long after its expiry an invite still has its holder answered, milliseconds.
+const INVITE_MEMORY_MS: u64 = 30 * 24 * 3_600_000;
+
 impl Journal {
     fn look<R>(
         &self,
@@ -139,13 +142,13 @@ impl Journal {
         Ok(InviteInfo { role: invite.role })
     }
 
-    /// Whether some invite admits now: only then need strangers be listened to.
-    pub fn has_open_invite(&self, now: Now) -> bool {
+    /// Whether some invite admits now, or did until lately: only then need strangers be listened to. A holder of a
+    /// ticket that was used or has just expired is told so, instead of finding the door shut.
+    pub fn has_recent_invite(&self, now: Now) -> bool {
         let members = self.look_or(Members::default(), |kv| Members::load(kv));
         members.invites.iter().any(|invite| {
             members.invite_stands(invite)
-                && invite.used < invite.uses
-                && now.wall_ms <= invite.expires
+                && now.wall_ms <= invite.expires.saturating_add(INVITE_MEMORY_MS)
         })
     }
 

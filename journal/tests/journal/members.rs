@@ -89,7 +89,7 @@ fn only_owners_invite_and_an_invite_ends() {
     f.e('A', 3, vec![invite(2, u64::MAX >> 16)], &[]);
     let key = journal::Signer::invite_public(&[2; 32]);
     assert_eq!(f.journal().check_invite(&key, now(0)).unwrap().role, Role::Editor);
-    assert!(f.journal().has_open_invite(now(0)));
+    assert!(f.journal().has_recent_invite(now(0)));
     let op = admit_by(&f, 2, 'X');
     let x = f.e('A', 4, vec![op], &[]);
     assert!(matches!(f.journal().check_invite(&key, now(0)), Err(InviteError::Used)));

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::mount::{self, MountOptions};
-use crate::clock::SystemClock;
 use crate::identity;
 use crate::launch::Action;
 use crate::paths::DataDir;
@@ -25,7 +24,7 @@ pub(crate) struct JoinArgs {
 
 pub(crate) fn run(data: &DataDir, args: &JoinArgs) -> Result<Exit, Failure> {
     // The ticket first: a mistyped one should not leave a data directory behind.
-    let ticket = identity::ticket(&args.ticket, SystemClock.wall_ms())?;
+    let ticket = identity::ticket(&args.ticket)?;
     data.prepare()?;
     let place = mount::place(data, &args.path)?;
     if let Some(drive) = data.drive(&ticket.drive)? {

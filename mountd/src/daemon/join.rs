@@ -15,6 +15,7 @@ use net::invite::Ticket;
 use net::wire::JoinRefusal;
 use net::{JoinError, JoinOptions};
 
+use crate::clock::SystemClock;
 use crate::drive::Drive;
 use crate::ipc::{Progress, Unit};
 use crate::launch::Launch;
@@ -62,6 +63,11 @@ fn failure(error: &JoinError, ticket: &Ticket) -> Failure {
             Failure::ticket_foreign()
         }
         JoinError::Incompatible => Failure::other_version("the device that answered"),
+        JoinError::Unreachable { .. } | JoinError::TimedOut
+            if ticket.expires <= SystemClock.wall_ms() =>
+        {
+            Failure::ticket_expired(crate::ipc::rfc3339(ticket.expires))
+        }
         JoinError::Unreachable { .. } | JoinError::TimedOut => {
             let tried: Vec<String> = ticket.addrs.iter().map(ToString::to_string).collect();
             Failure::nobody_answered(tried.join(" "))

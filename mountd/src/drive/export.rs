@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas::reader::{ChunkSource, Reader};
-use journal::op::{DirAttr, FileValue, Timestamp};
+use journal::op::{DirAttr, FileValue, Timestamp, Xattrs};
 use journal::view::{ViewKind, ViewNode};
 use journal::{DirId, StateError};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 use super::Drive;
 
@@ -110,6 +110,7 @@ impl Drive {
             }
         }
         for (path, attr) in attrs.into_iter().rev() {
+            set_xattrs(&path, &attr.xattrs)?;
             let mode = Permissions::from_mode(attr.mode);
             std::fs::set_permissions(&path, mode).map_err(io(&path, "set the mode of"))?;
             if let Some(mtime) = attr.mtime {
@@ -166,12 +167,28 @@ impl Drive {
             file.write_all(bytes).map_err(io(path, "write"))?;
             offset += got as u64;
         }
+        set_xattrs(path, &value.xattrs)?;
         let mode = Permissions::from_mode(value.mode);
         file.set_permissions(mode).map_err(io(path, "set the mode of"))?;
         file.sync_all().map_err(io(path, "make durable"))?;
         drop(file);
         set_mtime(path, value.mtime)
     }
+}
+
+/// A destination that keeps no extended attributes gets the files without them.
+fn set_xattrs(path: &Path, xattrs: &Xattrs) -> Result<(), ExportError> {
+    for (name, value) in xattrs {
+        let set = rustix::fs::setxattr(path, name.as_slice(), value, XattrFlags::empty());
+        match set {
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                tracing::warn!(path = %path.display(), "the destination keeps no extended attributes");
+                return Ok(());
+            }
+            set => set.map_err(|e| io(path, "set an attribute of")(e.into()))?,
+        }
+    }
+    Ok(())
 }
 
 fn set_mtime(path: &Path, mtime: Timestamp) -> Result<(), ExportError> {

@@ -119,6 +119,7 @@ impl JournalHost for Drive {
         for refusal in &received.refused {
             tracing::warn!(%from, entry = ?refusal.id, why = %refusal.why, "entry refused");
         }
+        self.look_up_role();
         self.show(&received.changed);
         if !received.applied.is_empty() {
             self.announce();
@@ -163,7 +164,7 @@ impl JournalHost for Drive {
     }
 
     fn invites_open(&self) -> bool {
-        self.journal.has_open_invite(self.clock.now())
+        self.journal.has_recent_invite(self.clock.now())
     }
 
     fn admit(

@@ -8,14 +8,19 @@
 //! - the entry is durable and applied before a peer hears of it and before `seal` returns;
 //! - a reader's device writes nothing, whatever its file system was made to accept.
 
-use journal::op::Op;
-use journal::op::Role;
+use std::sync::atomic::Ordering;
+
+use journal::op::{Op, Role};
 use journal::{AppendError, VersionId};
 use vfs::{SealError, Submit};
 
 use super::Drive;
 
 impl Submit for Drive {
+    fn may_write(&self) -> bool {
+        self.may_write.load(Ordering::Relaxed)
+    }
+
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {
         let role = self.own_role().ok_or_else(|| SealError::ReadOnly { role: "removed".into() })?;
         if role == Role::Reader {

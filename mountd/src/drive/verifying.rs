@@ -5,6 +5,7 @@
 //! Invariants: a damaged chunk is counted as repaired only when its bytes are on this disk again and
 //! hash to its name.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cas::id::ChunkId;
@@ -29,16 +30,19 @@ impl Drive {
         let mut tell = |stage: &str, done, total| {
             progress(Progress { stage: stage.into(), done, total, unit: Unit::Items });
         };
+        let mut bad: BTreeSet<ChunkId> = self.store.quarantined().into_iter().collect();
         let scrubbed =
             self.store.scrub(&mut |step| tell("checking chunks", step.chunks_done, total));
         let scrubbed = scrubbed.map_err(|e| Failure::of(&e))?;
+        bad.extend(scrubbed.bad);
+        let bad: Vec<ChunkId> = bad.into_iter().collect();
         let entries = Some(self.journal.counts().entries);
         let checked = self.journal.verify(&mut |done| tell("checking the journal", done, entries));
         let checked = checked.map_err(|e| Failure::of(&e))?;
-        let repaired = if repair { self.repair(&scrubbed.bad) } else { 0 };
+        let repaired = if repair { self.repair(&bad) } else { 0 };
         Ok(VerifyReport {
             chunks: scrubbed.chunks,
-            bad: scrubbed.bad.len() as u64,
+            bad: bad.len() as u64,
             repaired,
             journal_entries: checked.entries,
             journal_bad: checked.bad,

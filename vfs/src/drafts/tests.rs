@@ -1,3 +1,5 @@
+//! Drafts against a plain model, and the save dances of real applications.
+
 use std::convert::Infallible;
 
 use cas::{ChunkId, ContentId};

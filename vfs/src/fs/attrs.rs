@@ -50,6 +50,7 @@ impl Core {
         handle: Option<u64>,
         set: SetAttr,
     ) -> Result<Attr, FsError> {
+        self.check_role()?;
         let kind =
             self.state().table.get(ino).map(|node| node.kind.clone()).ok_or(FsError::Stale)?;
         self.check_owner(caller, &set)?;
@@ -61,6 +62,11 @@ impl Core {
         }
         let state = self.state();
         self.attr_of(&state, ino, &kind)
+    }
+
+    /// A device that may only read the drive changes nothing.
+    pub(crate) fn check_role(&self) -> Result<(), FsError> {
+        if self.submit.may_write() { Ok(()) } else { Err(FsError::ReadOnly) }
     }
 
     /// Without replicated owners everything belongs to the mounting user. Root may say otherwise without effect, as
@@ -191,6 +197,9 @@ impl Core {
 
     /// Whether an access is allowed.
     pub fn access(&self, caller: Caller, ino: u64, want: u32) -> Result<(), FsError> {
+        if want & 2 != 0 {
+            self.check_role()?;
+        }
         let attr = self.getattr(ino)?;
         if want & 1 != 0
             && caller.uid == 0
@@ -307,6 +316,7 @@ impl Core {
         ino: u64,
         set: impl FnOnce(&mut Xattrs) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
+        self.check_role()?;
         let kind = self.known(&self.state(), ino)?;
         match kind {
             NodeKind::File(file) => self.change_file(&file, |meta| {

@@ -31,6 +31,7 @@ impl Core {
         caller: Caller,
         ino: u64,
     ) -> Result<DirId, FsError> {
+        self.check_role()?;
         let dir = state.dir_of(ino)?;
         if !self.dir_lives(state, dir)? {
             return Err(FsError::NotFound);

@@ -50,6 +50,9 @@ pub struct Opened {
 impl Core {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
+        if access_of(flags).1 {
+            self.check_role()?;
+        }
         let file = {
             let state = self.state();
             match state.table.get(ino).map(|node| &node.kind) {
