@@ -184,6 +184,12 @@ impl Store {
         Ok(self.0.space.free(self.0.backend.as_ref())?)
     }
 
+    /// Whether records were found damaged or gone when the store was opened. Their chunks are missing now: whoever
+    /// wrote down that it holds a content must look again.
+    pub fn lost_records(&self) -> bool {
+        self.0.appender.lock().lost_records
+    }
+
     /// Chunks that were found damaged and have not been stored anew.
     pub fn quarantined(&self) -> Vec<ChunkId> {
         self.0.quarantine.list()

@@ -61,6 +61,7 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
     let marker = Marker::place(&dir).map_err(|e| Failure::io("write", &dir, &e))?;
     let trust_held = marker.opened != Opened::PowerLoss;
     let drive = open_drive(&launch, &dir, marker.opened)?;
+    let trust_held = trust_held && !drive.store().lost_records();
     let fs = open_fs(&launch, &dir, &drive)?;
     drive.attach_fs(&fs);
     for line in &launch.notices {
@@ -176,6 +177,7 @@ fn open_fs(launch: &Launch, dir: &Path, drive: &Arc<Drive>) -> Result<Arc<vfs::F
     config.posix_owners = drive.journal().drive().posix_owners;
     config.allow_other = launch.options.allow_other;
     config.reserve_bytes = reserve(dir);
+    config.device = Some(launch.signer.device());
     let store = drive.store().clone();
     let clock = Arc::new(SystemClock);
     let fs = vfs::Fs::open(config, drive.clone(), drive.clone(), store, drive.clone(), clock);

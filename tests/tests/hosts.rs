@@ -132,6 +132,8 @@ fn a_host_that_was_away_catches_up() -> Result<()> {
     net.cut(&hosts[0])?;
     cat.mount()?;
     cat.wait_online(1)?;
+    // Until Bob has noticed that Ann is gone, his barrier waits for her.
+    bob.wait_online(1)?;
     agree(&[&cat, &bob])?;
     same_trees(&[&bob, &cat])?;
     net.heal(&hosts[0])?;

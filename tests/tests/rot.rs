@@ -89,23 +89,27 @@ fn a_rotten_pack_that_nobody_can_heal_fails_the_read() -> Result<()> {
 fn verify_repairs_what_another_device_has() -> Result<()> {
     needs!(Need::Fuse);
     let site = Site::new()?;
-    let (mut ann, bob) = two(&site)?;
+    let (mut ann, mut bob) = two(&site)?;
     let content = tree::random_bytes(LEN, 4);
     fs::write(ann.path("film"), &content)?;
     agree(&[&ann, &bob])?;
+    // Bob is away, so that nothing heals before it was counted.
+    bob.unmount()?;
     ann.unmount()?;
     spoil(&ann, &content)?;
     ann.mount()?;
+    let ran = ann.try_cli(&["verify", "--json"])?;
+    ensure!(ran.code == 1, "verify of a damaged store ended with {}", ran.code);
+    let report: serde_json::Value = serde_json::from_str(&ran.out)?;
+    ensure!(report["bad"].as_u64().is_some_and(|bad| bad > 0), "verify: {report}");
+    bob.mount()?;
     ann.wait_online(1)?;
     let out = ann.cli(&["verify", "--repair", "--json"])?;
     let report: serde_json::Value = serde_json::from_str(&out)?;
-    ensure!(
-        report["repaired"].as_u64().is_some_and(|repaired| repaired > 0),
-        "verify --repair: {report}"
-    );
+    ensure!(report["bad"] == report["repaired"], "verify --repair: {report}");
+    bob.unmount()?;
     let again = ann.json("verify")?;
     ensure!(again["bad"] == 0, "verify after the repair: {again}");
-    drop(bob);
     ensure!(fs::read(ann.path("film"))? == content);
     Ok(())
 }

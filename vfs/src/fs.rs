@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use cas::{ChunkSource, Store};
-use journal::id::DirId;
+use journal::id::{DeviceId, DirId};
 use journal::name::{EntryName, NameError, Register};
 use journal::op::Timestamp;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -89,6 +89,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Who publishes drafts that are due.
     pub sealer: Sealer,
+    /// The device whose work this is, so that after a crash its own publications are told from others'.
+    pub device: Option<DeviceId>,
 }
 
 /// Who publishes drafts that are due.
@@ -116,6 +118,7 @@ impl Config {
             open_publish_ms: 30_000,
             reserve_bytes: 256 << 20,
             sealer: Sealer::Thread,
+            device: None,
         }
     }
 }

@@ -67,6 +67,8 @@ pub(crate) fn encode(id: ChunkId, raw: &[u8]) -> Encoded<'_> {
 /// The state behind the append lock.
 #[derive(Default)]
 pub(crate) struct Appender {
+    /// Records were found damaged or gone when the store was opened: who relies on a chunk must look again.
+    pub(super) lost_records: bool,
     pub(super) active: Option<Active>,
     /// Numbers the next pack.
     pub(super) next: u32,

@@ -186,7 +186,8 @@ fn recover(backend: &dyn Backend, index: &Index) -> Result<Appender, OpenError> 
         covered.clear();
     }
     let newest = found.last_key_value().map(|(number, _)| *number);
-    let mut appender = Appender { next: newest.map_or(0, |n| n + 1), ..Appender::default() };
+    let next = newest.map_or(0, |n| n + 1);
+    let mut appender = Appender { next, lost_records: ahead, ..Appender::default() };
     for (number, len) in found {
         match covered.get(&number) {
             Some(info) if info.sealed && info.file_len() == len => {
@@ -240,6 +241,7 @@ impl Pack<'_> {
         }
         if found.skipped > 0 {
             tracing::warn!(path = %path.display(), bytes = found.skipped, "a pack is damaged");
+            appender.lost_records = true;
         }
         let readable = header_sound || !found.entries.is_empty();
         if readable && found.end < self.len {

@@ -81,6 +81,11 @@ impl Fetching {
         self.pending_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether contents are fetched before anybody opens them.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.keep == Keep::All
+    }
+
     /// How many contents are not complete here.
     pub fn pending_count(&self) -> usize {
         self.pending.lock().contents.len()
@@ -215,7 +220,8 @@ impl Drive {
         let frontier = self.journal.frontier();
         let complete = trust_held && self.fetching.pending.lock().held == frontier;
         let mut cursor = None;
-        while !complete && self.fetching.keep == Keep::All {
+        let mut looking = !complete && self.fetching.keeps_all();
+        while looking {
             let (contents, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
             let lacking: Vec<Content> = contents
                 .into_iter()
@@ -224,9 +230,7 @@ impl Drive {
                 .collect();
             self.want(lacking);
             cursor = next;
-            if cursor.is_none() {
-                break;
-            }
+            looking = cursor.is_some();
         }
         self.fetching.pending.lock().walking = false;
         if let Some(net) = self.net() {

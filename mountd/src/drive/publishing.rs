@@ -33,7 +33,7 @@ impl Submit for Drive {
         })?;
         let authored = self.journal.author(&self.signer, ops, self.clock.now());
         let authored = authored.map_err(|error| match error {
-            AppendError::Full { .. } => SealError::Full,
+            AppendError::Full => SealError::Full,
             AppendError::Closed => SealError::Closed,
             error => SealError::Failed(Box::new(error)),
         })?;

@@ -8,12 +8,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cas::id::ChunkId;
+use cas::{ChunkId, Content};
 
 use super::Drive;
 use crate::ipc::{Progress, Unit, VerifyReport};
 use crate::report::Failure;
 
+/// Contents looked at per step.
+const WALK_STEP: usize = 1_024;
+/// Lost chunks counted at most; the rest are found by the next run.
+const LOST_MAX: usize = 1 << 20;
 /// Chunks asked for at a time while repairing.
 const REPAIR_STEP: usize = 256;
 /// How long one step of a repair may take.
@@ -35,6 +39,7 @@ impl Drive {
             self.store.scrub(&mut |step| tell("checking chunks", step.chunks_done, total));
         let scrubbed = scrubbed.map_err(|e| Failure::of(&e))?;
         bad.extend(scrubbed.bad);
+        bad.extend(self.lost_chunks()?);
         let bad: Vec<ChunkId> = bad.into_iter().collect();
         let entries = Some(self.journal.counts().entries);
         let checked = self.journal.verify(&mut |done| tell("checking the journal", done, entries));
@@ -47,6 +52,31 @@ impl Drive {
             journal_entries: checked.entries,
             journal_bad: checked.bad,
         })
+    }
+
+    /// Chunks of contents that were complete here once and are not any more.
+    fn lost_chunks(&self) -> Result<Vec<ChunkId>, Failure> {
+        let mut lost = Vec::new();
+        if !self.fetching.keeps_all() {
+            return Ok(lost);
+        }
+        let mut cursor = None;
+        loop {
+            let (contents, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
+            for content in contents {
+                let content = Content { id: content.id, len: content.len };
+                // What has never been here is on its way, not lost.
+                if self.fetching.is_pending(&content.id) && !self.store.lost_records() {
+                    continue;
+                }
+                let missing = cas::missing_chunks(content, &self.store, LOST_MAX);
+                lost.extend(missing.map_err(|e| Failure::of(&e))?.ids);
+            }
+            cursor = next;
+            if cursor.is_none() || lost.len() >= LOST_MAX {
+                return Ok(lost);
+            }
+        }
     }
 
     /// Fetches the damaged chunks; says how many are good again.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::{Config, Core, State, Wake};
 use crate::body::{Body, Checkpoint};
 use crate::contents::Contents;
-use crate::drafts::{DraftValue, Key};
+use crate::drafts::{Below, DraftValue, Key};
 use crate::error::{FsError, OpenError};
 use crate::file::journal_content;
 use crate::handles::Handles;
@@ -50,7 +50,10 @@ pub(super) fn recovered(
     let mut left = Vec::new();
     for file in recovered.dirty {
         match complete(&config, &contents, &file) {
-            Ok(value) => draft_completed(&mut state, now_ms, file, value),
+            Ok(value) => {
+                let below = based_on_now(&config, tree.as_ref(), &file)?;
+                draft_completed(&mut state, now_ms, DirtyFile { below, ..file }, value);
+            }
             Err(error) => {
                 let file = DirtyFile { file: u64::MAX - left.len() as u64, ..file };
                 // Kept as it is, log and overlay, for another start: a full disk or an absent chunk may pass.
@@ -139,6 +142,21 @@ fn complete(config: &Config, contents: &Contents, file: &DirtyFile) -> Result<Fi
         xattrs: file.attrs.xattrs.clone(),
         owner: file.attrs.owner,
     })
+}
+
+/// What the completed file replaces. A version of it may have been published after its last fsync was logged: what this
+/// device itself published at that place is what the file was made from.
+fn based_on_now(config: &Config, tree: &dyn Tree, file: &DirtyFile) -> Result<Below, OpenError> {
+    let mut below = file.below.clone();
+    let Some((dir, name)) = &file.place else { return Ok(below) };
+    if let Some(shown) = tree.lookup(*dir, name)?
+        && config.device == Some(shown.author)
+        && matches!(shown.kind, ViewKind::File(_))
+    {
+        below.bases = shown.merged;
+        below.live = true;
+    }
+    Ok(below)
 }
 
 fn draft_completed(state: &mut State, now_ms: u64, file: DirtyFile, value: FileValue) {
