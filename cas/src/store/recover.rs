@@ -185,16 +185,35 @@ fn recover(backend: &dyn Backend, index: &Index) -> Result<Appender, OpenError> 
         index.clear()?;
         covered.clear();
     }
+    let appender = merge(backend, index, &found, &covered, ahead)?;
+    if ahead || !appender.lost_records || covered.is_empty() {
+        return Ok(appender);
+    }
+    // The index may still lead to the damaged records. Their packs are sealed now, without them.
+    index.clear()?;
+    merge(backend, index, &list(backend)?, &BTreeMap::new(), true)
+}
+
+/// Reads what the index does not cover.
+fn merge(
+    backend: &dyn Backend,
+    index: &Index,
+    found: &BTreeMap<u32, u64>,
+    covered: &BTreeMap<u32, PackInfo>,
+    lost_records: bool,
+) -> Result<Appender, OpenError> {
     let newest = found.last_key_value().map(|(number, _)| *number);
     let next = newest.map_or(0, |n| n + 1);
-    let mut appender = Appender { next, lost_records: ahead, ..Appender::default() };
-    for (number, len) in found {
+    let mut appender = Appender { next, lost_records, ..Appender::default() };
+    for (&number, &len) in found {
         match covered.get(&number) {
             Some(info) if info.sealed && info.file_len() == len => {
                 appender.packs.insert(number, *info);
             }
             _ => {
-                let pack = Pack { backend, number, len, newest: newest == Some(number) };
+                let covered = covered.get(&number).map_or(0, |info| info.end);
+                let newest = newest == Some(number);
+                let pack = Pack { backend, number, len, newest, covered };
                 pack.recover(index, &mut appender)?;
             }
         }
@@ -216,6 +235,8 @@ struct Pack<'a> {
     number: u32,
     len: u64,
     newest: bool,
+    /// How far the index knows its records.
+    covered: u64,
 }
 
 impl Pack<'_> {
@@ -239,7 +260,8 @@ impl Pack<'_> {
             self.backend.remove(&name).map_err(at("remove"))?;
             return Ok(());
         }
-        if found.skipped > 0 {
+        let damaged = found.skipped > 0 || found.end < self.covered;
+        if damaged {
             tracing::warn!(path = %path.display(), bytes = found.skipped, "a pack is damaged");
             appender.lost_records = true;
         }
@@ -255,7 +277,8 @@ impl Pack<'_> {
         let mut info = PackInfo { end, records: found.entries.len() as u32, sealed: false };
         let room = found.entries.len() < PACK_RECORDS_MAX
             && end + footer_len(found.entries.len()) < PACK_LEN_MAX;
-        if self.newest && header_sound && room {
+        // A damaged pack takes no more: sealed, it is not scanned again.
+        if self.newest && header_sound && room && !damaged {
             self.backend.sync_dir().map_err(at("sync the directory of"))?;
             self.note(index, appender, info, &found.entries);
             let entries = found.entries;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::format::PACK_HEADER_LEN;
 
 #[test]
 fn a_closed_store_opens_as_it_was() {
@@ -97,6 +98,32 @@ fn an_index_ahead_of_its_packs_is_made_anew() {
     assert_eq!(store.usage().chunks, 1);
     assert_eq!(store.put(&noise(1000, 2)).unwrap(), second);
     assert!(store.get(&second).unwrap() == noise(1000, 2));
+}
+
+#[test]
+fn damage_behind_the_index_is_noticed_once() {
+    for at in [PACK_HEADER_LEN + 500, PACK_HEADER_LEN + 1_052 + 500] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(config(dir.path())).unwrap();
+        let ids = [store.put(&noise(1000, 1)).unwrap(), store.put(&noise(1000, 2)).unwrap()];
+        store.close().unwrap();
+        drop(store);
+        let pack = dir.path().join("packs/00000000.pack");
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&pack, bytes).unwrap();
+        let store = Store::open(config(dir.path())).unwrap();
+        assert!(store.lost_records());
+        let held = ids.iter().filter(|id| store.has(id)).count();
+        assert_eq!(held, 1, "the index leads to the record at {at}");
+        assert_eq!(store.usage().chunks, 1);
+        store.put(&noise(1000, 3)).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let store = Store::open(config(dir.path())).unwrap();
+        assert!(!store.lost_records(), "the same damage was found twice");
+        assert_eq!(store.usage().chunks, 2);
+    }
 }
 
 #[test]
