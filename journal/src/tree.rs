@@ -140,17 +140,32 @@ pub(crate) fn gone_heads(
     Ok(load_register(kv, &RegKey::new(&dir, name))?.map(|rec| rec.gone).unwrap_or_default())
 }
 
-/// The id that a directory made now at `name` in `parent` has.
+/// Versions with which a directory left the register `reg`, in the history of `bases`.
+pub(crate) fn away(
+    kv: &(impl KvRead + ?Sized),
+    reg: &RegKey,
+    bases: &[VersionId],
+) -> Result<BTreeSet<VersionId>, StateError> {
+    let mut away = BTreeSet::new();
+    for base in bases {
+        if let Some(rec) = load_version(kv, base)?
+            && rec.register.as_ref().is_some_and(|register| RegKey::of(register) == *reg)
+        {
+            away.extend(rec.away);
+        }
+    }
+    Ok(away)
+}
+
+/// The id of a directory made at `name` in `parent` in place of the versions `bases`.
 pub(crate) fn new_dir_id(
     kv: &(impl KvRead + ?Sized),
     drive: &DriveId,
     parent: DirId,
     name: &EntryName,
+    bases: &[VersionId],
 ) -> Result<DirId, StateError> {
-    let mut away = BTreeSet::new();
-    for head in gone_heads(kv, parent, name)? {
-        away.extend(load_version(kv, &head)?.map(|rec| rec.away).unwrap_or_default());
-    }
+    let away = away(kv, &RegKey::new(&parent, name), bases)?;
     let away: Vec<VersionId> = away.into_iter().collect();
     Ok(DirId::derive(drive, &parent, name, &away))
 }

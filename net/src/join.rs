@@ -41,6 +41,8 @@ use crate::limits;
 use crate::node::{Node, device_of};
 use crate::wire::{Addr, Admitted, JoinMessage, JoinProof, JoinRefusal, PROTOCOL_JOIN};
 
+/// Streams held for members that take a joiner for a member.
+const HELD_MAX: usize = 16;
 /// Bytes read from a join stream at once.
 const READ_LEN: usize = 4096;
 
@@ -193,6 +195,7 @@ pub async fn join(
         opening: BTreeMap::new(),
         next_token: 0,
         found: Vec::new(),
+        held: Vec::new(),
         failure: None,
     };
     tokio::time::timeout(options.time, joiner.run()).await.unwrap_or(Err(JoinError::TimedOut))
@@ -220,6 +223,9 @@ struct Joiner {
     opening: BTreeMap<streams::Token, ConnectionId>,
     next_token: streams::Token,
     found: Vec<Multiaddr>,
+    /// Streams of members that take us for one already: held, not answered. One that is dropped would make the
+    /// member close the connection we are proving ourselves on.
+    held: Vec<Stream>,
     failure: Option<JoinError>,
 }
 
@@ -271,6 +277,11 @@ impl Joiner {
             ) => Some(Err(error)),
             Err(error) => {
                 self.failure = Some(error);
+                // Closed, it is dialled again in the next round.
+                let of_host = self.reached.iter().find(|(_, (device, _))| *device == host);
+                if let Some(id) = of_host.map(|(id, _)| *id) {
+                    self.swarm.close_connection(id);
+                }
                 None
             }
         }
@@ -362,7 +373,11 @@ impl Joiner {
                 };
                 self.swarm.close_connection(id);
             }
-            streams::Event::Inbound { .. } => {}
+            streams::Event::Inbound { stream, .. } => {
+                if self.held.len() < HELD_MAX {
+                    self.held.push(stream);
+                }
+            }
         }
     }
 }

@@ -9,7 +9,8 @@
 //! - a name that vanished, and everything tied to it by a rename, waits until the name is back or
 //!   [`VANISHED_WAIT_MS`] have passed, so no batch ever shows a gap that a save leaves for a moment;
 //! - a batch is a union of whole groups in the order of their changes, with every new directory a member lies in;
-//! - a file whose first content is not finished is in no batch.
+//! - a file whose first content is not finished is in no batch, nor is a change the journal refused, until it is
+//!   changed again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -22,7 +23,7 @@ mod batch;
 mod key;
 mod temp;
 
-pub use batch::{Batch, Limits};
+pub use batch::{Batch, Limits, Refused};
 pub use key::Key;
 pub use temp::looks_temporary;
 
@@ -130,6 +131,9 @@ pub struct Draft {
     vanished_ms: Option<u64>,
     #[serde(skip)]
     flight: Flight,
+    /// The journal refused it.
+    #[serde(skip)]
+    aside: bool,
 }
 
 /// Whether a batch with this draft is being published.
@@ -381,6 +385,7 @@ impl Drafts {
             changed_ms: now_ms,
             vanished_ms: None,
             flight: Flight::Grounded,
+            aside: false,
         };
         self.names.entry(key.dir()).or_default().insert(key.clone(), draft);
         self.count += 1;
@@ -414,6 +419,7 @@ impl Drafts {
         draft.value = value;
         draft.seq = seq;
         draft.changed_ms = now_ms;
+        draft.aside = false;
         self.settle(key);
     }
 
@@ -533,7 +539,8 @@ impl Drafts {
         let mut held_ms = 0;
         for key in &group.members {
             let draft = self.get(key)?;
-            if draft.flight != Flight::Grounded || draft.value == DraftValue::Unfinished {
+            let unfinished = draft.value == DraftValue::Unfinished;
+            if draft.flight != Flight::Grounded || unfinished || draft.aside {
                 return None;
             }
             changed_ms = changed_ms.max(draft.changed_ms);

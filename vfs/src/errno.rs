@@ -38,7 +38,7 @@ pub fn errno(error: &FsError) -> i32 {
         FsError::Seal(e) => match e {
             SealError::Full => Errno::NOSPC,
             SealError::ReadOnly { .. } => Errno::ROFS,
-            SealError::Closed | SealError::Failed(_) => Errno::IO,
+            SealError::Closed | SealError::Refused(_) | SealError::Failed(_) => Errno::IO,
         },
         FsError::Spool(e) => io_errno(&e.source),
     };

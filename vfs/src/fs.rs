@@ -134,10 +134,10 @@ pub struct Notice {
     pub remedy: String,
 }
 
-/// A mounted drive's file system: [`Core`] and the thread that publishes.
+/// A mounted drive's file system: [`Core`] and the threads that publish and complete.
 pub struct Fs {
     core: Arc<Core>,
-    sealer: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// The file system without its thread. Every method may be called from any thread.
@@ -161,7 +161,7 @@ pub struct Core {
     /// Shown for directories whose time nobody knows.
     opened: Timestamp,
     /// Files that were open at a crash and could not be completed; the spool keeps them.
-    left: Vec<DirtyFile>,
+    left: Mutex<Vec<DirtyFile>>,
 }
 
 pub(crate) struct State {
@@ -176,6 +176,8 @@ pub(crate) struct State {
     /// Retry of a failed batch: not before, and the wait after another failure, milliseconds.
     retry_at_ms: u64,
     backoff_ms: u64,
+    /// How many batches to come hold one part only, after the journal refused one of several.
+    one_by_one: usize,
 }
 
 /// Wakes the publishing thread.
@@ -210,10 +212,10 @@ impl Drop for Fs {
         self.core.stopping.store(true, Ordering::Release);
         self.core.wake.ring();
         self.core.stale.close();
-        if let Some(sealer) = self.sealer.take()
-            && sealer.join().is_err()
-        {
-            tracing::error!("the publishing thread panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the file system panicked");
+            }
         }
     }
 }
@@ -242,31 +244,44 @@ impl Fs {
             also: Vec::new(),
             retry_at_ms: 0,
             backoff_ms: 0,
+            one_by_one: 0,
         };
         let core = open::recovered(config, tree, submit, clock, contents, state, recovered)?;
         let kept: HashSet<u64> = core
             .left
+            .lock()
             .iter()
             .filter_map(|file| file.overlay.as_ref().map(|(number, _)| *number))
             .collect();
         recover::sweep(&dir, overlays.iter().filter(|number| !kept.contains(number)));
         let core = Arc::new(core);
-        let sealer = match core.config.sealer {
-            Sealer::Caller => None,
-            Sealer::Thread => {
-                let core = core.clone();
-                let thread = std::thread::Builder::new().name("vfs-seal".into());
-                Some(thread.spawn(move || core.seal_loop()).map_err(OpenError::Thread)?)
+        let mut fs = Self { core, threads: Vec::new() };
+        if fs.core.config.sealer == Sealer::Thread {
+            fs.start("vfs-seal", Core::seal_loop)?;
+            if !fs.core.left.lock().is_empty() {
+                fs.start("vfs-left", Core::left_loop)?;
             }
-        };
-        Ok(Self { core, sealer })
+        }
+        Ok(fs)
+    }
+
+    fn start(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&Core) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let core = self.core.clone();
+        let thread = std::thread::Builder::new().name(name.into());
+        self.threads.push(thread.spawn(move || work(&core)).map_err(OpenError::Thread)?);
+        Ok(())
     }
 }
 
 impl Core {
     /// How many changes wait to be published.
     pub fn drafts(&self) -> usize {
-        self.state.lock().drafts.len()
+        let drafts = self.state.lock().drafts.len();
+        drafts + self.left.lock().len()
     }
 
     /// How many files are open.

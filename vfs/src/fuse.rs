@@ -47,6 +47,8 @@ const NAME_LEN_MAX: u32 = 255;
 pub(crate) struct Fuse {
     fs: Arc<Fs>,
     pool: Pool,
+    /// For reads that wait for other devices: however long those take, a sync of a local file does not wait for them.
+    fetching: Pool,
 }
 
 fn guarded(body: impl FnOnce()) {
@@ -112,7 +114,7 @@ fn reply_open(reply: ReplyOpen, result: Result<crate::fs::Opened, FsError>) {
 impl Fuse {
     /// An adapter with its pool.
     pub(crate) fn new(fs: Arc<Fs>) -> std::io::Result<Self> {
-        Ok(Self { fs, pool: Pool::new()? })
+        Ok(Self { fs, pool: Pool::new("vfs-work")?, fetching: Pool::new("vfs-fetch")? })
     }
 
     /// Answers from the pool.
@@ -121,11 +123,11 @@ impl Fuse {
         self.pool.run(Box::new(move || guarded(|| job(&fs))));
     }
 
-    /// Answers a read that has to wait.
+    /// Answers a read that has to wait for other devices.
     fn read_waiting(&self, fh: u64, offset: u64, size: usize, reply: ReplyData) {
-        let pool = self.pool.handle();
+        let pool = self.fetching.handle();
         let fs = self.fs.clone();
-        self.pool.run(Box::new(move || {
+        self.fetching.run(Box::new(move || {
             guarded(|| match fs.read(fh, offset, size, Wait::Allowed) {
                 Ok(data) => {
                     reply.data(&data);

@@ -90,6 +90,8 @@ pub(crate) struct Overlay {
     path: PathBuf,
     number: u64,
     ranges: RangeSet,
+    /// Whether the spool log may name it; from then on its name in the directory is durable.
+    logged: bool,
 }
 
 impl Overlay {
@@ -113,14 +115,14 @@ impl Overlay {
             .create_new(true)
             .open(&path)
             .map_err(at("create", &path))?;
-        Ok(Self { file, path, number, ranges: RangeSet::default() })
+        Ok(Self { file, path, number, ranges: RangeSet::default(), logged: false })
     }
 
     /// Opens an overlay that a crash left behind, with the ranges the spool log knows of.
     pub(crate) fn reopen(dir: &Path, number: u64, ranges: RangeSet) -> Result<Self, PathError> {
         let path = dir.join(Self::file_name(number));
         let file = File::options().read(true).write(true).open(&path).map_err(at("open", &path))?;
-        Ok(Self { file, path, number, ranges })
+        Ok(Self { file, path, number, ranges, logged: true })
     }
 
     /// The number in the file's name.
@@ -200,9 +202,20 @@ impl Overlay {
         Ok(())
     }
 
-    /// Makes what was written durable.
-    pub(crate) fn sync(&self) -> Result<(), PathError> {
-        self.file.sync_data().map_err(self.failed("sync"))
+    /// Whether the spool log may name it.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.logged
+    }
+
+    /// Makes what was written durable, and the file's name, so that the spool log can name it.
+    pub(crate) fn sync(&mut self) -> Result<(), PathError> {
+        self.file.sync_data().map_err(self.failed("sync"))?;
+        if let Some(dir) = self.path.parent().filter(|_| !self.logged) {
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(self.failed("sync the directory of"))?;
+            self.logged = true;
+        }
+        Ok(())
     }
 
     /// Where the file lies.

@@ -205,8 +205,8 @@ impl Spool {
     }
 
     /// An overlay that was made into a content: its file goes when no crash can ask for it.
-    pub(crate) fn retire(&self, overlay: Overlay, logged: bool) {
-        if logged {
+    pub(crate) fn retire(&self, overlay: Overlay) {
+        if overlay.is_logged() {
             self.retired.lock().push(overlay.path().to_path_buf());
         } else {
             crate::body::discard(overlay);

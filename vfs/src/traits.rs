@@ -26,8 +26,15 @@ pub trait Tree: Send + Sync + 'static {
     ) -> Result<Vec<ViewNode>, StateError>;
     /// The heads of a register that say "nothing is here".
     fn gone_heads(&self, dir: DirId, name: &EntryName) -> Result<Vec<VersionId>, StateError>;
-    /// The identity a directory made now under this name has.
-    fn new_dir_id(&self, parent: DirId, name: &EntryName) -> Result<DirId, StateError>;
+    /// The identity of a directory made under this name in place of the versions `bases`.
+    fn new_dir_id(
+        &self,
+        parent: DirId,
+        name: &EntryName,
+        bases: &[VersionId],
+    ) -> Result<DirId, StateError>;
+    /// The versions that `version` replaced.
+    fn bases(&self, version: VersionId) -> Result<Vec<VersionId>, StateError>;
     /// Where a directory is and how it is attributed; nothing when it is not in the tree. The root is asked
     /// for its attributes only; nothing means the usual ones.
     fn dir(&self, dir: DirId) -> Result<Option<DirNode>, StateError>;
@@ -46,6 +53,9 @@ pub enum SealError {
         /// The role it has.
         role: String,
     },
+    /// The journal cannot take an operation of this batch, now or later.
+    #[error("the journal refuses a change")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The drive is closed or closing.
     #[error("the drive is closed")]
     Closed,

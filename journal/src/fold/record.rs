@@ -21,6 +21,7 @@ use crate::records::{
     load_entry, load_register, load_version, op_key, store, table,
 };
 use crate::signed::VerifiedEntry;
+use crate::tree;
 
 /// Most makings of one directory kept as minimal; more than this never were concurrent.
 const MADE_MAX: usize = 64;
@@ -148,23 +149,6 @@ impl Fold<'_> {
         Ok(seen.into_iter().collect())
     }
 
-    /// Versions with which a directory left the register `reg`, in the history of `bases`.
-    pub(crate) fn away(
-        &self,
-        reg: &RegKey,
-        bases: &[VersionId],
-    ) -> Result<BTreeSet<VersionId>, StateError> {
-        let mut away = BTreeSet::new();
-        for base in bases {
-            if let Some(rec) = load_version(self.kv, base)?
-                && rec.register.as_ref().is_some_and(|register| RegKey::of(register) == *reg)
-            {
-                away.extend(rec.away);
-            }
-        }
-        Ok(away)
-    }
-
     /// Keeps one version: its record, its register's list, what it replaces.
     fn put_version(
         &mut self,
@@ -177,7 +161,7 @@ impl Fold<'_> {
         let mut away = BTreeSet::new();
         if let Some(register) = &register {
             let reg = RegKey::of(register);
-            away = self.away(&reg, &bases)?;
+            away = tree::away(&*self.kv, &reg, &bases)?;
             self.kv.put(&key(table::REG_VERSION, &[reg.as_slice(), &version.to_bytes()]), &[])?;
         }
         if matches!(what, What::Left { .. }) {
@@ -311,7 +295,7 @@ impl Fold<'_> {
         }
         let bases = self.seen_bases(at.rec, bases)?;
         let reg = RegKey::of(&register);
-        let away: Vec<VersionId> = self.away(&reg, &bases)?.into_iter().collect();
+        let away: Vec<VersionId> = tree::away(&*self.kv, &reg, &bases)?.into_iter().collect();
         if DirId::derive(&self.meta.drive, &register.dir, &register.name, &away) != dir {
             return Ok(false);
         }

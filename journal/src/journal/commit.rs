@@ -26,6 +26,7 @@ use crate::op::{Arrival, Op};
 use crate::records::{LogPos, RegKey, What, load_entry, load_version};
 use crate::replica::{Verdict, judge};
 use crate::signed::{Signer, VerifiedEntry};
+use crate::tree;
 
 /// Most calls served with one sync.
 const BATCH_MAX: usize = 256;
@@ -332,7 +333,7 @@ fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
     match op {
         Op::MkDir { parent, name, dir, bases, .. } => {
             let reg = RegKey::of(&Register::new(*parent, name.clone()));
-            let away: Vec<VersionId> = fold.away(&reg, bases)?.into_iter().collect();
+            let away: Vec<VersionId> = tree::away(&*fold.kv, &reg, bases)?.into_iter().collect();
             Ok(DirId::derive(&fold.meta.drive, parent, name, &away) == *dir)
         }
         Op::Move { dir, from, .. } => placed(fold, from, *dir),

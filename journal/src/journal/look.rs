@@ -172,10 +172,20 @@ impl Journal {
         self.look(|kv| tree::gone_heads(kv, dir, name))
     }
 
-    /// The id a directory made now at `name` in `parent` has.
-    pub fn new_dir_id(&self, parent: DirId, name: &EntryName) -> Result<DirId, StateError> {
+    /// The id of a directory made at `name` in `parent` in place of the versions `bases`, the same that its MkDir names.
+    pub fn new_dir_id(
+        &self,
+        parent: DirId,
+        name: &EntryName,
+        bases: &[VersionId],
+    ) -> Result<DirId, StateError> {
         let drive = self.meta()?.drive;
-        self.look(|kv| tree::new_dir_id(kv, &drive, parent, name))
+        self.look(|kv| tree::new_dir_id(kv, &drive, parent, name, bases))
+    }
+
+    /// The versions that `version` replaced.
+    pub fn bases(&self, version: VersionId) -> Result<Vec<VersionId>, StateError> {
+        self.look(|kv| Ok(load_version(kv, &version)?.map(|rec| rec.bases).unwrap_or_default()))
     }
 
     /// The directory `dir`, when it exists; the root stands nowhere.

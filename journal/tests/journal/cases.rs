@@ -322,9 +322,9 @@ fn a_name_that_a_directory_left_makes_another_directory() {
     let e = f.e('A', 1, vec![made], &[]);
     let m = f.e('A', 2, vec![move_dir(a, v(&e, 0), (ROOT, "b"), &[])], &[]);
     let journal = f.journal();
-    let next = journal.new_dir_id(ROOT, &name("a")).unwrap();
-    assert_ne!(next, a);
     let left = v(&m, 0).second();
+    let next = journal.new_dir_id(ROOT, &name("a"), &[left]).unwrap();
+    assert_ne!(next, a);
     assert_eq!(journal.gone_heads(ROOT, &name("a")).unwrap(), [left]);
     let make = |dir, bases: &[journal::VersionId]| Op::MkDir {
         parent: ROOT,
@@ -336,7 +336,9 @@ fn a_name_that_a_directory_left_makes_another_directory() {
     let n = f.e('A', 3, vec![make(next, &[left])], &[]);
     let g = f.e('A', 4, vec![gone("a", &[v(&n, 0)])], &[]);
     // Removed and made again it is that one, not the one that lives on as `b`.
-    assert_eq!(f.journal().new_dir_id(ROOT, &name("a")).unwrap(), next);
+    assert_eq!(f.journal().new_dir_id(ROOT, &name("a"), &[v(&g, 0)]).unwrap(), next);
+    // In place of the one that stands there, too: a program removes and makes it in one go.
+    assert_eq!(f.journal().new_dir_id(ROOT, &name("a"), &[v(&n, 0)]).unwrap(), next);
     f.e('A', 5, vec![make(next, &[v(&g, 0)])], &[]);
     expect(&f, &[], &[("a", "/"), ("b", "/")]);
 }

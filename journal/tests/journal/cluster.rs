@@ -368,8 +368,8 @@ impl Cluster {
         let name = self.name("pqx");
         if self.is_free(at, parent, &name) {
             let journal = &self.devices[at].journal;
-            let dir = journal.new_dir_id(parent, &name).unwrap();
             let bases = journal.gone_heads(parent, &name).unwrap();
+            let dir = journal.new_dir_id(parent, &name, &bases).unwrap();
             let attr = DirAttr::default();
             self.emit(at, vec![Op::MkDir { parent, name: name.clone(), dir, attr, bases }]);
         }

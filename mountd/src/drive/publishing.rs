@@ -35,6 +35,10 @@ impl Submit for Drive {
         let authored = authored.map_err(|error| match error {
             AppendError::Full => SealError::Full,
             AppendError::Closed => SealError::Closed,
+            error @ (AppendError::Op { .. }
+            | AppendError::Unfit { .. }
+            | AppendError::TooLarge
+            | AppendError::Encode(_)) => SealError::Refused(Box::new(error)),
             error => SealError::Failed(Box::new(error)),
         })?;
         self.wrote(&authored.ids);

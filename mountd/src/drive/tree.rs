@@ -38,8 +38,17 @@ impl Tree for Drive {
         self.journal.gone_heads(dir, name).map_err(unreadable)
     }
 
-    fn new_dir_id(&self, parent: DirId, name: &EntryName) -> Result<DirId, StateError> {
-        self.journal.new_dir_id(parent, name).map_err(unreadable)
+    fn new_dir_id(
+        &self,
+        parent: DirId,
+        name: &EntryName,
+        bases: &[VersionId],
+    ) -> Result<DirId, StateError> {
+        self.journal.new_dir_id(parent, name, bases).map_err(unreadable)
+    }
+
+    fn bases(&self, version: VersionId) -> Result<Vec<VersionId>, StateError> {
+        self.journal.bases(version).map_err(unreadable)
     }
 
     fn dir(&self, dir: DirId) -> Result<Option<DirNode>, StateError> {

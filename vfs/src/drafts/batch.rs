@@ -12,6 +12,9 @@ use journal::op::Op;
 
 use super::{Draft, DraftValue, Drafts, Flight, Group, Key, Ticket, Touched, ops_of};
 
+/// How long what depends on a refused change waits between two looks, milliseconds.
+const ASIDE_LOOK_MS: u64 = 5_000;
+
 /// How much goes into one batch; a single group may exceed it, since groups are never split.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -30,6 +33,19 @@ pub struct Batch {
     pub names: Vec<BatchName>,
     attrs: Vec<DirId>,
     groups: Vec<(u64, Group)>,
+    /// How many parts it has that could go without each other.
+    parts: usize,
+}
+
+/// What was done about a batch the journal refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its parts shall be tried one by one: this many.
+    Parted(usize),
+    /// What was tied by renames is tied no longer.
+    Untied,
+    /// The last change of it is set aside.
+    SetAside,
 }
 
 /// One name in a batch.
@@ -91,13 +107,32 @@ impl Drafts {
                 break;
             }
             let wanted = self.closure([group]);
-            picked.groups(self, wanted);
+            if !self.is_aside(&wanted) {
+                picked.groups(self, wanted);
+            }
         }
         if picked.ops < limits.ops_max {
             let attrs: Vec<DirId> = self.attrs.keys().copied().collect();
-            attrs.into_iter().for_each(|dir| picked.attr(self, dir));
+            for dir in attrs {
+                if picked.ops >= limits.ops_max {
+                    break;
+                }
+                picked.attr(self, dir);
+            }
         }
         self.send_off(picked)
+    }
+
+    /// Whether one of the groups holds a change that the journal refused.
+    fn is_aside(&self, groups: &HashSet<u64>) -> bool {
+        let groups = groups.iter().filter_map(|id| self.groups.get(id));
+        let mut members = groups.flat_map(|group| &group.members);
+        members.any(|key| self.get(key).is_some_and(|draft| draft.aside))
+    }
+
+    /// How many changes the journal refused.
+    pub fn refused(&self) -> usize {
+        self.iter().filter(|(_, draft)| draft.aside).count()
     }
 
     /// Takes the groups of these names with all they depend on, whatever they wait for.
@@ -143,7 +178,8 @@ impl Drafts {
             }
         });
         // An unfinished file gives no time to come back at; the caller looks again after a quiet time.
-        held.map(|until| if until == u64::MAX { now_ms } else { until }).max()
+        let look_again_ms = if self.is_aside(groups) { now_ms + ASIDE_LOOK_MS } else { now_ms };
+        held.map(|until| if until == u64::MAX { look_again_ms } else { until }).max()
     }
 
     fn postpone(&mut self, id: u64, until_ms: u64) {
@@ -161,7 +197,7 @@ impl Drafts {
             Attr(DirId),
         }
         let mut items: Vec<(u64, Item)> = Vec::new();
-        let mut batch = Batch::default();
+        let mut batch = Batch { parts: picked.parts, ..Batch::default() };
         for id in picked.groups {
             let Some(mut group) = self.groups.remove(&id) else { continue };
             if let Some(due) = group.due_ms.take() {
@@ -315,6 +351,51 @@ impl Drafts {
         }
     }
 
+    /// The journal cannot take the batch. It is parted, or untied, or its last change is set aside, so that nothing
+    /// else has to wait for what is wrong with it; what depends on that change waits with it.
+    pub fn refuse(&mut self, batch: Batch, now_ms: u64) -> Refused {
+        let parts = batch.parts;
+        let mut names: Vec<Key> = batch.names.iter().map(|name| name.key.clone()).collect();
+        let tied: Vec<u64> = batch
+            .groups
+            .iter()
+            .filter(|(_, group)| group.members.len() > 1)
+            .map(|(id, _)| *id)
+            .collect();
+        self.returned(batch, now_ms);
+        if parts > 1 {
+            return Refused::Parted(parts);
+        }
+        if !tied.is_empty() {
+            tied.into_iter().for_each(|id| self.untie(id));
+            return Refused::Untied;
+        }
+        names.sort_by_key(|key| self.get(key).map_or(0, |draft| draft.seq));
+        if let Some(last) = names.pop()
+            && let Some(draft) = self.names.get_mut(&last.dir()).and_then(|n| n.get_mut(&last))
+        {
+            draft.aside = true;
+            self.schedule_key(&last);
+        }
+        Refused::SetAside
+    }
+
+    /// Gives every member of a group a group of its own.
+    fn untie(&mut self, id: u64) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let first_ms = group.first_ms;
+        let members: Vec<Key> = group.members.drain().collect();
+        for key in members {
+            let own = self.new_group(first_ms, &key);
+            if let Some(draft) = self.names.get_mut(&key.dir()).and_then(|n| n.get_mut(&key)) {
+                draft.group = own;
+            }
+            self.touched.push(Touched::Name(key));
+            self.schedule(own);
+        }
+        self.schedule(id);
+    }
+
     fn postpone_to_retry(&mut self, id: u64, retry_ms: u64) {
         if self.groups.get(&id).and_then(|g| g.due_ms).is_some_and(|due| due < retry_ms) {
             self.postpone(id, retry_ms);
@@ -327,12 +408,16 @@ impl Drafts {
 struct Picked {
     groups: HashSet<u64>,
     attrs: Vec<DirId>,
+    parts: usize,
     ops: usize,
     bytes: usize,
 }
 
 impl Picked {
     fn groups(&mut self, drafts: &Drafts, ids: HashSet<u64>) {
+        if ids.iter().any(|id| !self.groups.contains(id)) {
+            self.parts += 1;
+        }
         for id in ids {
             if !self.groups.insert(id) {
                 continue;
@@ -350,6 +435,7 @@ impl Picked {
             && draft.flight == Flight::Grounded
         {
             self.ops += 1;
+            self.parts += 1;
             self.bytes +=
                 64 + draft.attr.xattrs.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
             self.attrs.push(dir);

@@ -151,7 +151,7 @@ impl Core {
                 }
             }
         })?;
-        self.publish_beside(file, beside)
+        beside.map_or(Ok(()), |op| self.publish_beside(file, op))
     }
 
     fn set_link(&self, link: &Arc<LinkNode>, set: SetAttr) -> Result<(), FsError> {

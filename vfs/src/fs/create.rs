@@ -170,12 +170,20 @@ impl Core {
             if self.find(state, parent, &name)?.is_some() {
                 return Err(FsError::Exists);
             }
-            let dir = self.tree.new_dir_id(parent, &name)?;
             let owner = self.config.posix_owners.then_some((self.config.uid, self.config.gid));
             let attr = DirAttr { mode: mode & DIR_MODE_BITS, owner, ..DirAttr::default() };
             let key = Key::new(parent, &name);
+            // A directory's identity follows from what it replaces. That may still stand in the published tree, when
+            // its removal is a draft.
+            let below = match state.drafts.get(&key) {
+                Some(draft) => Below { bases: draft.bases.clone(), ..Below::default() },
+                None => self.below(parent, &name)?,
+            };
+            let dir = self.tree.new_dir_id(parent, &name, &below.bases)?;
             let value = DraftValue::NewDir { dir, attr };
-            state.drafts.put(self.now_ms(), &key, &name, value, || self.below(parent, &name))?;
+            let put =
+                state.drafts.put(self.now_ms(), &key, &name, value, || Ok::<_, FsError>(below));
+            put?;
             let now = self.clock.wall();
             state.touch_dir(parent, now);
             state.touch_dir(dir, now);
@@ -236,9 +244,8 @@ impl Core {
                 return Err(FsError::IsDir);
             }
             let key = Key::new(dir, &name);
-            state
-                .drafts
-                .put(self.now_ms(), &key, &name, DraftValue::GONE, || self.below(dir, &name))?;
+            let below = || self.below_of(&found, dir, &name);
+            state.drafts.put(self.now_ms(), &key, &name, DraftValue::GONE, below)?;
             self.displace(state, &found.kind);
             state.table.detach(&key);
             state.touch_dir(dir, self.clock.wall());

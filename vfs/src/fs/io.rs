@@ -102,23 +102,27 @@ impl Core {
         Ok(Opened { handle })
     }
 
-    /// The caller is about to write the file anew: what it replaces is what everybody sees now.
+    /// The caller is about to write the file anew. What it replaces is what this inode stands for, not what others
+    /// may have put under the name meanwhile.
     fn replace_whole(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
         let mut body = file.body.lock();
-        let place = file.meta.lock().place.clone();
-        let below = match &place {
-            Some(place) => Some(self.below(place.key.dir(), &place.name)?),
-            None => None,
-        };
-        body.truncate(&self.contents, 0)?;
-        let mut meta = file.meta.lock();
-        if let Some(below) = below
-            && meta.below.resolves.is_none()
-        {
-            meta.below = below;
-        }
-        self.dirtied(file, &mut meta, 0);
+        self.cut(file, &mut body, 0)?;
+        self.dirtied(file, &mut file.meta.lock(), 0);
         Ok(())
+    }
+
+    /// Changes the length. What the spool log knows of the file's overlay must not be cut off under it: it becomes a
+    /// content first.
+    fn cut(&self, file: &Arc<FileNode>, body: &mut Body, len: u64) -> Result<(), FsError> {
+        let logged = file.meta.lock().logged.is_some();
+        if logged && len < body.len() && matches!(body, Body::Patched(_)) {
+            let (_, overlay) = body.finish(&self.contents)?;
+            self.checkpoint(file, body)?;
+            if let Some(overlay) = overlay {
+                self.spool.retire(overlay);
+            }
+        }
+        body.truncate(&self.contents, len)
     }
 
     /// Bytes of the file have changed; its length is `len` now.
@@ -231,7 +235,7 @@ impl Core {
             if body.len() == len {
                 return Ok(());
             }
-            body.truncate(&self.contents, len)?;
+            self.cut(file, &mut body, len)?;
             let mut meta = file.meta.lock();
             self.dirtied(file, &mut meta, len);
             if meta.writers > 0 {
@@ -342,7 +346,7 @@ impl Core {
             self.spool.push(&[Change::Clean { file: file.ino }]);
         }
         if let Some(overlay) = body.into_overlay() {
-            self.spool.retire(overlay, logged);
+            self.spool.retire(overlay);
         }
     }
 
@@ -356,26 +360,41 @@ impl Core {
             }
         }
         let (content, overlay) = body.finish(&self.contents)?;
-        let logged = file.meta.lock().logged.is_some();
         let changed = self.change(|state| {
             let mut meta = file.meta.lock();
             let beside = self.put_draft(state, file.ino, &mut meta, content)?;
-            meta.dirty = false;
-            if meta.logged.take().is_some() {
-                state.also.push(Change::Clean { file: file.ino });
+            if beside.is_none() {
+                self.finished(state, file, &mut meta);
             }
             Ok(beside)
         });
+        // No draft holds what is published beside another file: until it is, the spool log does.
+        let kept = match &changed {
+            Ok(Some(_)) => self.checkpoint(file, &mut body).and_then(|()| self.spool.write_out()),
+            _ => Ok(()),
+        };
         // Not before the change: until then the log may be written anew and name the overlay again.
         if let Some(overlay) = overlay
-            && (changed.is_ok() || !logged)
+            && ((changed.is_ok() && kept.is_ok()) || !overlay.is_logged())
         {
-            self.spool.retire(overlay, logged);
+            self.spool.retire(overlay);
         }
-        let beside = changed?;
+        kept?;
+        let Some(op) = changed? else { return Ok(()) };
+        self.publish_beside(file, op)?;
+        self.change(|state| {
+            self.finished(state, file, &mut file.meta.lock());
+            Ok(())
+        })
+    }
+
+    /// Every byte of the file is in the drafts or published.
+    fn finished(&self, state: &mut State, file: &FileNode, meta: &mut Meta) {
+        meta.dirty = false;
         self.dirty.lock().remove(&file.ino);
-        drop(body);
-        self.publish_beside(file, beside)
+        if meta.logged.take().is_some() {
+            state.also.push(Change::Clean { file: file.ino });
+        }
     }
 
     /// Puts a file with this content into the drafts. When another file has its name by now, the operation that
@@ -410,25 +429,21 @@ impl Core {
         Ok(None)
     }
 
-    /// Publishes a file whose name stands for another one now; its versions become those of a conflict copy.
-    pub(crate) fn publish_beside(
-        &self,
-        file: &Arc<FileNode>,
-        op: Option<Op>,
-    ) -> Result<(), FsError> {
-        let Some(op) = op else { return Ok(()) };
-        match self.seal_ops(vec![op]) {
-            Ok(versions) => {
-                file.meta.lock().below.bases = versions;
-                Ok(())
-            }
-            Err(error) => {
-                // Kept, and tried again by the publishing thread.
-                file.meta.lock().dirty = true;
-                self.dirty.lock().insert(file.ino, file.clone());
-                Err(error)
-            }
+    /// Publishes a file whose name stands for another one now; its versions become those of a conflict copy. When that
+    /// fails the file is as it was, and the publishing thread tries again.
+    pub(crate) fn publish_beside(&self, file: &Arc<FileNode>, op: Op) -> Result<(), FsError> {
+        let versions = self.seal_ops(vec![op])?;
+        let mut state = self.state();
+        let mut meta = file.meta.lock();
+        meta.below.bases = versions;
+        let below = meta.below.clone();
+        if let Some(logged) = &mut meta.logged {
+            logged.below = below;
+            state.also.push(Change::Dirty((**logged).clone()));
         }
+        drop(meta);
+        self.log_touched(&mut state);
+        Ok(())
     }
 
     /// Puts what an open file holds now into the drafts, while writing goes on.
@@ -441,9 +456,14 @@ impl Core {
         let content = body.snapshot(&self.contents)?;
         let beside = self.change(|state| {
             let mut meta = file.meta.lock();
-            self.put_draft(state, file.ino, &mut meta, content)
+            let beside = self.put_draft(state, file.ino, &mut meta, content)?;
+            // The draft holds all that the log says of the open file, and perhaps more.
+            if beside.is_none() && meta.logged.take().is_some() {
+                state.also.push(Change::Clean { file: file.ino });
+            }
+            Ok(beside)
         })?;
-        self.publish_beside(file, beside)
+        beside.map_or(Ok(()), |op| self.publish_beside(file, op))
     }
 
     /// Makes an open file durable as it is, and everything done to names before.
@@ -462,6 +482,8 @@ impl Core {
                     self.publish_snapshot(file, &mut body)?;
                 }
                 self.checkpoint(file, &mut body)?;
+                // What others closed meanwhile stands before it in the log, and must be whole for it to count.
+                self.contents.store.sync()?;
                 return self.sync_spool();
             }
         }
@@ -471,7 +493,6 @@ impl Core {
 
     /// Describes an unfinished file in the spool log; durable with the next sync of the log.
     fn checkpoint(&self, file: &Arc<FileNode>, body: &mut Body) -> Result<(), FsError> {
-        let was_logged = file.meta.lock().logged.is_some();
         let replaced = match body.ranges() {
             0..=SYNC_RANGES_MAX => None,
             _ => body.finish(&self.contents)?.1,
@@ -501,7 +522,7 @@ impl Core {
         self.log_touched(&mut state);
         drop(state);
         if let Some(overlay) = replaced {
-            self.spool.retire(overlay, was_logged);
+            self.spool.retire(overlay);
         }
         Ok(())
     }

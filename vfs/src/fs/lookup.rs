@@ -156,8 +156,8 @@ impl Core {
             (NodeKind::Symlink(link), ViewKind::Symlink(value)) => Ok(*link.value.lock() == *value),
             (NodeKind::File(file), ViewKind::File(value)) => {
                 let mut meta = file.meta.lock();
-                if meta.below.bases.contains(&view.version) && meta.finished == Some(value.content)
-                {
+                let known = view.merged.iter().all(|version| meta.below.bases.contains(version));
+                if known && meta.finished == Some(value.content) {
                     return Ok(true);
                 }
                 if meta.finished != Some(value.content) || meta.attr_dirty {
@@ -221,6 +221,21 @@ impl Core {
         match self.tree.lookup(dir, name)? {
             Some(view) => self.below_of_view(&view, name),
             None => Ok(Below { bases: self.tree.gone_heads(dir, name)?, ..Below::default() }),
+        }
+    }
+
+    /// What a change of a found node replaces: for a file or link what its inode stands for, which others may have
+    /// replaced by now under the same name.
+    pub(crate) fn below_of(
+        &self,
+        found: &Found,
+        dir: DirId,
+        name: &EntryName,
+    ) -> Result<Below, FsError> {
+        match &found.kind {
+            NodeKind::File(file) => Ok(file.meta.lock().below.clone()),
+            NodeKind::Symlink(link) => Ok(link.below.lock().clone()),
+            NodeKind::Dir(_) => self.below(dir, name),
         }
     }
 

@@ -9,7 +9,9 @@
 
 use std::sync::Arc;
 
-use journal::op::{FileValue, Timestamp};
+use journal::id::{DirId, VersionId};
+use journal::name::{EntryName, Register};
+use journal::op::{FileValue, Op, Timestamp, Value};
 use journal::view::{ViewKind, ViewNode};
 use parking_lot::Mutex;
 
@@ -20,9 +22,14 @@ use crate::drafts::{Below, DraftValue, Key};
 use crate::error::{FsError, OpenError};
 use crate::file::journal_content;
 use crate::handles::Handles;
-use crate::spool::recover::Recovered;
+use crate::spool::recover::{self, Recovered};
 use crate::spool::{Change, DirtyFile, Spool};
 use crate::traits::{Clock, Submit, Tree};
+
+/// Numbers of files that could not be completed at a start begin here, above those of all inodes.
+const LEFT_FIRST: u64 = u64::MAX - (1 << 32);
+/// How a notice about such a file begins.
+const LEFT: &str = "this file was open when the daemon was killed, and cannot be completed:";
 
 /// Puts the file system together with what was recovered.
 pub(super) fn recovered(
@@ -37,6 +44,7 @@ pub(super) fn recovered(
     let now_ms = clock.monotonic_ms();
     for (key, draft) in recovered.drafts {
         let shown = tree.lookup(key.dir(), &draft.name)?;
+        note_overtaken(&mut state, key.dir(), &draft.name, &draft.bases, shown.as_ref());
         if !is_published(&draft.value, draft.live_below, shown.as_ref()) {
             state.drafts.restore(now_ms, key, draft);
         }
@@ -52,10 +60,14 @@ pub(super) fn recovered(
         match complete(&config, &contents, &file) {
             Ok(value) => {
                 let below = based_on_now(&config, tree.as_ref(), &file)?;
+                if let Some((dir, name)) = &file.place {
+                    let shown = tree.lookup(*dir, name)?;
+                    note_overtaken(&mut state, *dir, name, &below.bases, shown.as_ref());
+                }
                 draft_completed(&mut state, now_ms, DirtyFile { below, ..file }, value);
             }
             Err(error) => {
-                let file = DirtyFile { file: u64::MAX - left.len() as u64, ..file };
+                let file = DirtyFile { file: LEFT_FIRST + left.len() as u64, ..file };
                 // Kept as it is, log and overlay, for another start: a full disk or an absent chunk may pass.
                 tracing::error!(%error, "a file that was open at the crash cannot be completed");
                 left.push(file);
@@ -94,7 +106,7 @@ pub(super) fn recovered(
         notices: Mutex::default(),
         stopping: false.into(),
         opened,
-        left,
+        left: Mutex::new(left),
     };
     if recovered.cut > 0 {
         tracing::warn!(
@@ -102,16 +114,52 @@ pub(super) fn recovered(
             "the end of the spool log was not whole and was left out"
         );
     }
-    for file in &core.left {
-        let name = file.place.as_ref().map_or("?", |(_, name)| name.as_str());
+    for file in core.left.lock().iter() {
         core.notice(
-            format!(
-                "\"{name}\" was being written when the daemon stopped and could not be completed"
-            ),
-            "check the disk of the data directory and mount again; what was synced is kept",
+            left_notice(file),
+            "what was synced is kept and completed when its other parts can be had; check the disk of the data directory",
         );
     }
     Ok(core)
+}
+
+fn left_notice(file: &DirtyFile) -> String {
+    let name = file.place.as_ref().map_or("?", |(_, name)| name.as_str());
+    format!("{LEFT} \"{name}\"")
+}
+
+impl Core {
+    /// Tries again to complete files that were open at a crash, beside what stands at their names now. May wait for
+    /// other devices. Gives how many are left.
+    pub fn complete_left(&self) -> usize {
+        let files = self.left.lock().clone();
+        for file in files {
+            match self.complete_one(&file) {
+                Ok(()) => self.drop_notices(&left_notice(&file)),
+                Err(error) => {
+                    tracing::debug!(%error, "a file that was open at a crash cannot be completed");
+                }
+            }
+        }
+        self.left.lock().len()
+    }
+
+    fn complete_one(&self, file: &DirtyFile) -> Result<(), FsError> {
+        let value = complete(&self.config, &self.contents, file)?;
+        if let Some((dir, name)) = &file.place {
+            let (bases, value) = (file.below.bases.clone(), Value::File(value));
+            self.seal_ops(vec![Op::Put { dir: *dir, name: name.clone(), value, bases }])?;
+            self.remote_changed(&[Register::new(*dir, name.clone())]);
+        }
+        self.left.lock().retain(|left| left.file != file.file);
+        self.change(|state| {
+            state.also.push(Change::Clean { file: file.file });
+            Ok(())
+        })?;
+        let overlay = file.overlay.as_ref().map(|(number, _)| *number);
+        recover::sweep(&self.config.spool_dir, overlay.as_slice().iter());
+        Ok(())
+    }
 }
 
 /// Whether the tree already shows what a draft would make.
@@ -144,17 +192,40 @@ fn complete(config: &Config, contents: &Contents, file: &DirtyFile) -> Result<Fi
     })
 }
 
-/// What the completed file replaces. A version of it may have been published after its last fsync was logged: what this
-/// device itself published at that place is what the file was made from.
+/// Others may have changed the name since: what is shown is looked at again when the change is published.
+fn note_overtaken(
+    state: &mut State,
+    dir: DirId,
+    name: &EntryName,
+    bases: &[VersionId],
+    shown: Option<&ViewNode>,
+) {
+    if shown.is_some_and(|shown| !bases.contains(&shown.version)) {
+        state.overtaken.insert(Register::new(dir, name.clone()));
+    }
+}
+
+/// What the completed file replaces. Between the publication of an older state of it and the note of that in the spool
+/// log there is a moment: what this device published in place of what the file was based on is such a state.
 fn based_on_now(config: &Config, tree: &dyn Tree, file: &DirtyFile) -> Result<Below, OpenError> {
     let mut below = file.below.clone();
     let Some((dir, name)) = &file.place else { return Ok(below) };
+    // After a later start anything may have been saved in place of the same version.
+    if file.file >= LEFT_FIRST {
+        return Ok(below);
+    }
     if let Some(shown) = tree.lookup(*dir, name)?
         && config.device == Some(shown.author)
         && matches!(shown.kind, ViewKind::File(_))
     {
-        below.bases = shown.merged;
-        below.live = true;
+        let mut replaced = tree.bases(shown.version)?;
+        let mut known = below.bases.clone();
+        replaced.sort_unstable();
+        known.sort_unstable();
+        if replaced == known {
+            below.bases = shown.merged;
+            below.live = true;
+        }
     }
     Ok(below)
 }

@@ -99,6 +99,8 @@ impl Core {
         if let NodeKind::File(file) = &kind
             && file.meta.lock().dirty
         {
+            // Looked at again when what is being written here is published.
+            state.overtaken.insert(register.clone());
             return;
         }
         let parent = state.table.dir_ino(dir);

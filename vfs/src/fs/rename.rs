@@ -112,8 +112,8 @@ impl Core {
     ) -> Result<(), FsError> {
         let (from_key, to_key) =
             (Key::new(ends.from.0, &ends.from.1), Key::new(ends.to.0, &ends.to.1));
-        let from_below = self.below_unless_drafted(state, &from_key, &ends.from)?;
-        let to_below = self.below_unless_drafted(state, &to_key, &ends.to)?;
+        let from_below = self.below_unless_drafted(state, &from_key, Some(source), &ends.from)?;
+        let to_below = self.below_unless_drafted(state, &to_key, target, &ends.to)?;
         let value = self.draft_value(state, &from_key, &source.kind)?;
         let from = Side { key: &from_key, name: &ends.from.1, below: from_below };
         let to = Side { key: &to_key, name: &ends.to.1, below: to_below };
@@ -134,9 +134,13 @@ impl Core {
         &self,
         state: &State,
         key: &Key,
+        found: Option<&Found>,
         (dir, name): &(DirId, EntryName),
     ) -> Result<Below, FsError> {
-        if state.drafts.get(key).is_some() { Ok(Below::default()) } else { self.below(*dir, name) }
+        if state.drafts.get(key).is_some() {
+            return Ok(Below::default());
+        }
+        found.map_or_else(|| self.below(*dir, name), |found| self.below_of(found, *dir, name))
     }
 
     /// What a node is as a draft. A file that is being written goes as it was last finished.

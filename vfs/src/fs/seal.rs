@@ -14,8 +14,8 @@ use journal::id::VersionId;
 use journal::name::Register;
 use journal::op::Op;
 
-use super::Core;
-use crate::drafts::{Batch, Below, DraftValue, Key, Limits};
+use super::{Core, State};
+use crate::drafts::{Batch, Below, DraftValue, Key, Limits, Refused};
 use crate::error::FsError;
 use crate::file::FileNode;
 use crate::inode::NodeKind;
@@ -24,12 +24,18 @@ use crate::traits::SealError;
 
 /// What goes into one entry of the journal, with room for what is estimated wrongly.
 const LIMITS: Limits = Limits { ops_max: 4_000, bytes_max: 192 << 10 };
+/// One part of what waits.
+const ONE: Limits = Limits { ops_max: 1, bytes_max: 1 };
 /// First wait after a batch failed, milliseconds.
 const BACKOFF_MIN_MS: u64 = 250;
 /// Longest wait after a batch failed, milliseconds.
 const BACKOFF_MAX_MS: u64 = 30_000;
 /// Longest sleep of the publishing thread, milliseconds: then it looks for files nobody finished.
 const IDLE_MS: u64 = 5_000;
+/// Between two tries to complete what a crash left, milliseconds.
+const LEFT_RETRY_MS: u64 = 5_000;
+/// How often a thread that has nothing else to wait for looks whether it shall stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How a notice about failing batches begins.
 const UNPUBLISHED: &str = "changes cannot be published";
 
@@ -43,45 +49,56 @@ impl Core {
             if now < state.retry_at_ms {
                 return Ok(0);
             }
-            let batch = state.drafts.take_due(now, LIMITS);
+            let limits = state.limits();
+            let batch = state.drafts.take_due(now, limits);
             self.log_touched(&mut state);
             batch
         };
         batch.map_or(Ok(0), |batch| self.publish(batch))
     }
 
-    /// Publishes everything there is, files that are open for writing as they are now.
+    /// Publishes everything there is, files that are open for writing as they are now. What can be published is, also
+    /// when something else fails.
     pub fn seal_all(&self) -> Result<(), SealError> {
-        self.publish_open_files()?;
+        let files = self.publish_open_files();
         let _sealing = self.sealing.lock();
         loop {
             let batch = {
                 let mut state = self.state();
-                let batch = state.drafts.take_all(LIMITS);
+                let limits = state.limits();
+                let batch = state.drafts.take_all(limits);
                 self.log_touched(&mut state);
                 batch
             };
-            match batch {
-                Some(batch) => self.publish(batch)?,
-                None => return Ok(()),
-            };
+            match batch.map(|batch| self.publish(batch)) {
+                // Parted or set aside: the rest goes on.
+                Some(Ok(_) | Err(SealError::Refused(_))) => {}
+                Some(Err(error)) => return Err(error),
+                None => break,
+            }
+        }
+        files?;
+        match self.state().drafts.refused() {
+            0 => Ok(()),
+            refused => Err(SealError::Refused(format!("changes set aside: {refused}").into())),
         }
     }
 
+    /// Gives the first failure, and goes on.
     fn publish_open_files(&self) -> Result<(), SealError> {
         let dirty: Vec<Arc<FileNode>> = self.dirty.lock().values().cloned().collect();
+        let mut outcome = Ok(());
         for file in dirty {
             let open = file.meta.lock().writers > 0;
             let done = if open { self.publish_open(&file) } else { self.finish(&file) };
-            if let Err(error) = done {
-                return Err(match error {
-                    FsError::Seal(error) => error,
-                    FsError::Full | FsError::Write(cas::WriteError::Full) => SealError::Full,
-                    other => SealError::Failed(Box::new(other)),
-                });
-            }
+            let done = done.map_err(|error| match error {
+                FsError::Seal(error) => error,
+                FsError::Full | FsError::Write(cas::WriteError::Full) => SealError::Full,
+                other => SealError::Failed(Box::new(other)),
+            });
+            outcome = outcome.and(done);
         }
-        Ok(())
+        outcome
     }
 
     /// Publishes the drafts of these names and all they depend on.
@@ -134,12 +151,14 @@ impl Core {
             state.drafts.published(batch, versions);
             state.backoff_ms = 0;
             let mut again: Vec<Register> = Vec::new();
+            let mut logged: Vec<Change> = Vec::new();
             for name in &batch.names {
                 let version = name.op.and_then(|op| versions.get(op)).copied();
                 if let Some((_, node)) = state.table.at(&name.key) {
-                    now_based_on(&node.kind, &name.key, &name.value, version);
+                    logged.extend(now_based_on(&node.kind, &name.key, &name.value, version));
                 }
             }
+            state.also.append(&mut logged);
             if !state.overtaken.is_empty() {
                 let published: HashSet<&Key> = batch.names.iter().map(|name| &name.key).collect();
                 let mut rest = HashSet::new();
@@ -165,6 +184,22 @@ impl Core {
 
     fn returned(&self, batch: Batch, error: &SealError) {
         let mut state = self.state();
+        if matches!(error, SealError::Refused(_)) {
+            let done = state.drafts.refuse(batch, self.now_ms());
+            if let Refused::Parted(parts) = done {
+                state.one_by_one = state.one_by_one.saturating_add(parts);
+            }
+            self.log_touched(&mut state);
+            drop(state);
+            tracing::error!(error = error as &dyn std::error::Error, ?done, "a batch was refused");
+            if done == Refused::SetAside {
+                self.notice(
+                    "a change cannot be published".into(),
+                    "change the file or folder again, or rename it; `atelier export` keeps what is here",
+                );
+            }
+            return;
+        }
         state.backoff_ms = (state.backoff_ms * 2).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS);
         let retry_ms = self.now_ms().saturating_add(state.backoff_ms);
         state.retry_at_ms = retry_ms;
@@ -175,7 +210,7 @@ impl Core {
         let remedy = match error {
             SealError::Full => "free some space on the disk of the data directory",
             SealError::ReadOnly { .. } => "ask an owner of the drive for the editor role",
-            SealError::Closed | SealError::Failed(_) => {
+            SealError::Closed | SealError::Refused(_) | SealError::Failed(_) => {
                 "nothing is lost; it is tried again, see the log"
             }
         };
@@ -184,7 +219,7 @@ impl Core {
 
     /// Drops what the spool log need not hold any more, when that is worth it.
     fn shorten_spool(&self) {
-        let live = self.state().drafts.len() + self.dirty.lock().len() + self.left.len();
+        let live = self.state().drafts.len() + self.dirty.lock().len() + self.left.lock().len();
         if !self.spool.wants_restart(live) {
             return;
         }
@@ -207,7 +242,7 @@ impl Core {
     }
 
     /// All that is not published, in the order it was done.
-    fn still_counts(&self, state: &super::State) -> Vec<Change> {
+    fn still_counts(&self, state: &State) -> Vec<Change> {
         let finished =
             state.drafts.iter().filter(|(_, draft)| draft.value != DraftValue::Unfinished);
         let mut drafts: Vec<_> = finished.collect();
@@ -216,7 +251,7 @@ impl Core {
             drafts.into_iter().map(|(key, draft)| Change::name(key, Some(draft))).collect();
         let attrs = state.drafts.dir_attrs();
         changes.extend(attrs.map(|(dir, attr)| Change::Attr { dir, attr: Some(attr.clone()) }));
-        changes.extend(self.left.iter().cloned().map(Change::Dirty));
+        changes.extend(self.left.lock().iter().cloned().map(Change::Dirty));
         let dirty: Vec<Arc<FileNode>> = self.dirty.lock().values().cloned().collect();
         for file in dirty {
             changes.extend(file.meta.lock().logged.as_deref().cloned().map(Change::Dirty));
@@ -247,6 +282,21 @@ impl Core {
             if self.now_ms().saturating_sub(last_look_ms) >= IDLE_MS {
                 last_look_ms = self.now_ms();
                 self.finish_abandoned();
+            }
+        }
+    }
+
+    /// The thread that completes what a crash left, until nothing is left.
+    pub(crate) fn left_loop(&self) {
+        let mut rest_ms = 0;
+        while !self.stopping.load(Ordering::Acquire) {
+            std::thread::sleep(LOOK_EVERY);
+            rest_ms += LOOK_EVERY.as_millis() as u64;
+            if rest_ms >= LEFT_RETRY_MS {
+                rest_ms = 0;
+                if self.complete_left() == 0 {
+                    return;
+                }
             }
         }
     }
@@ -292,8 +342,24 @@ impl Core {
     }
 }
 
-/// A node's next change replaces the version just made.
-fn now_based_on(kind: &NodeKind, key: &Key, value: &DraftValue, version: Option<VersionId>) {
+impl State {
+    /// How much the next batch may hold.
+    fn limits(&mut self) -> Limits {
+        if self.one_by_one == 0 {
+            return LIMITS;
+        }
+        self.one_by_one -= 1;
+        ONE
+    }
+}
+
+/// A node's next change replaces the version just made. Gives what the spool log has to learn of it.
+fn now_based_on(
+    kind: &NodeKind,
+    key: &Key,
+    value: &DraftValue,
+    version: Option<VersionId>,
+) -> Option<Change> {
     let bases: Vec<VersionId> = version.into_iter().collect();
     let live = !matches!(value, DraftValue::Gone { .. });
     match (kind, value) {
@@ -303,6 +369,10 @@ fn now_based_on(kind: &NodeKind, key: &Key, value: &DraftValue, version: Option<
                 let name = meta.below.name.clone();
                 meta.below = Below { name, bases, live, resolves: None };
                 meta.rests_on = Some(value.content);
+                let below = meta.below.clone();
+                let logged = meta.logged.as_mut()?;
+                logged.below = below;
+                return Some(Change::Dirty((**logged).clone()));
             }
         }
         (NodeKind::Symlink(link), DraftValue::Symlink(_)) => {
@@ -311,4 +381,5 @@ fn now_based_on(kind: &NodeKind, key: &Key, value: &DraftValue, version: Option<
         }
         _ => {}
     }
+    None
 }

@@ -30,14 +30,13 @@ pub(super) struct PoolHandle {
 }
 
 impl Pool {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(name: &str) -> io::Result<Self> {
         let (sender, receiver): (Sender<Job>, Receiver<Job>) = bounded(QUEUE_MAX);
         let mut threads = Vec::with_capacity(THREADS);
         for index in 0..THREADS {
             let jobs = receiver.clone();
             let work = move || jobs.iter().for_each(|job| job());
-            threads
-                .push(std::thread::Builder::new().name(format!("vfs-wait-{index}")).spawn(work)?);
+            threads.push(std::thread::Builder::new().name(format!("{name}-{index}")).spawn(work)?);
         }
         Ok(Self { jobs: Some(sender), threads })
     }

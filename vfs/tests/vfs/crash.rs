@@ -2,10 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use journal::id::DirId;
+use journal::name::Register;
+use journal::op::{Content, FileValue, Op, Timestamp, Value};
 use rustix::fs::OFlags;
 use vfs::OpenError;
 
-use crate::drive::World;
+use crate::drive::{World, far_file};
+
+/// Another device saves a file in place of what is official.
+fn publish(world: &World, name: &str, content: Content) {
+    let value = FileValue {
+        content,
+        mode: 0o644,
+        mtime: Timestamp::default(),
+        xattrs: Default::default(),
+        owner: None,
+    };
+    let name: journal::name::EntryName = name.parse().unwrap();
+    let bases = world.drive.at(name.as_str()).map(|node| node.version).into_iter().collect();
+    let put = Op::Put { dir: DirId::ROOT, name: name.clone(), value: Value::File(value), bases };
+    world.drive.publish(vec![put]);
+    world.fs().remote_changed(&[Register::new(DirId::ROOT, name)]);
+}
 
 fn log(world: &World) -> std::path::PathBuf {
     world.spool().join("log")
@@ -167,4 +186,127 @@ fn the_log_is_emptied_when_nothing_waits() {
     assert!(std::fs::metadata(log(&world)).unwrap().len() > 1_000);
     world.pass(3_000);
     assert_eq!(std::fs::metadata(log(&world)).unwrap().len(), 16);
+}
+
+#[test]
+fn what_could_not_be_completed_at_a_start_never_replaces_later_work() {
+    for at_a_start in [true, false] {
+        let mut world = World::new();
+        let base = far_file(&world, &[b'.'; 100_000]);
+        publish(&world, "doc", base);
+        let handle = world.open("doc", OFlags::RDWR);
+        world.write(handle, 50_000, b"before the crash");
+        world.fs().fsync(handle).unwrap();
+        // Nobody who has the other bytes is online at the start.
+        let others = std::mem::take(&mut *world.elsewhere.others.lock().unwrap());
+        world.crash();
+        assert_eq!(world.fs().drafts(), 1, "what waits to be completed counts as unpublished");
+        assert_eq!(world.fs().notices().len(), 1);
+        world.save("doc", b"done anew");
+        world.pass(3_000);
+        if at_a_start {
+            *world.elsewhere.others.lock().unwrap() = others;
+            world.crash();
+        } else {
+            world.crash();
+            *world.elsewhere.others.lock().unwrap() = others;
+            assert_eq!(world.fs().complete_left(), 0);
+        }
+        world.pass(3_000);
+        assert_eq!(world.published("doc").unwrap(), b"done anew");
+        let copy = world.read("doc (conflict 1)").expect("the synced bytes");
+        assert_eq!(&copy[50_000..50_016], b"before the crash");
+        assert_eq!((world.fs().drafts(), world.fs().notices().len()), (0, 0));
+        world.crash();
+        assert_eq!(world.fs().drafts(), 0);
+        assert_eq!(world.list(""), ["doc", "doc (conflict 1)"]);
+    }
+}
+
+#[test]
+fn a_file_published_while_open_is_continued_after_a_crash_not_copied() {
+    let mut world = World::new();
+    world.save("doc", b"0123456789");
+    world.pass(100);
+    let handle = world.open("doc", OFlags::RDWR);
+    world.write(handle, 0, b"a");
+    world.fs().fsync(handle).unwrap();
+    for round in 0..3_u64 {
+        world.clock.pass(40_000);
+        world.write(handle, 1 + round, b"b");
+        world.fs().fsync(handle).unwrap();
+        world.pass(100);
+    }
+    assert_eq!(world.published("doc").unwrap(), b"abbb456789");
+    world.write(handle, 9, b"c");
+    world.fs().fsync(handle).unwrap();
+    world.crash();
+    world.pass(3_000);
+    assert_eq!(world.drive.names(journal::id::DirId::ROOT), ["doc"], "a conflict was made");
+    assert_eq!(world.published("doc").unwrap(), b"abbb45678c");
+}
+
+#[test]
+fn cutting_a_file_does_not_spoil_what_was_synced() {
+    for whole in [true, false] {
+        let mut world = World::new();
+        world.save("f", &[1; 200_000]);
+        world.pass(100);
+        let handle = world.open("f", OFlags::RDWR);
+        world.write(handle, 0, &[2; 100_000]);
+        world.fs().fsync(handle).unwrap();
+        if whole {
+            world.open("f", OFlags::RDWR | OFlags::TRUNC);
+        } else {
+            let set = vfs::attr::SetAttr { len: Some(10), ..Default::default() };
+            let ino = world.ino("f").unwrap();
+            world.fs().setattr(crate::drive::ME, ino, Some(handle), set).unwrap();
+        }
+        world.crash();
+        let now = world.read("f").unwrap();
+        let synced = [[2; 100_000], [1; 100_000]].concat();
+        assert!(now == synced, "{} bytes, the first {:?}", now.len(), now.first());
+    }
+}
+
+#[test]
+fn a_file_whose_name_was_taken_is_in_the_spool_until_it_is_published() {
+    for synced in [true, false] {
+        let mut world = World::new();
+        world.save("f", b"base");
+        world.pass(100);
+        let theirs = far_file(&world, b"theirs");
+        let handle = world.open("f", OFlags::RDWR);
+        publish(&world, "f", theirs);
+        assert_eq!(world.read("f").unwrap(), b"theirs");
+        world.write(handle, 0, b"B");
+        if synced {
+            world.fs().fsync(handle).unwrap();
+        }
+        world.drive.fail(true);
+        world.fs().flush(handle).expect_err("the journal takes nothing");
+        world.crash();
+        world.drive.fail(false);
+        world.pass(3_000);
+        assert_eq!(world.read("f").unwrap(), b"theirs");
+        assert_eq!(world.published("f (conflict 1)").unwrap(), b"Base");
+    }
+}
+
+#[test]
+fn what_was_published_after_the_last_fsync_is_not_taken_back() {
+    let mut world = World::new();
+    world.save("doc", b"0123456789");
+    world.pass(100);
+    let handle = world.open("doc", OFlags::RDWR);
+    world.write(handle, 0, b"a");
+    world.fs().fsync(handle).unwrap();
+    for round in 1..4 {
+        world.write(handle, round, b"b");
+        world.fs().seal_all().unwrap();
+    }
+    world.crash();
+    world.pass(3_000);
+    assert_eq!(world.drive.names(DirId::ROOT), ["doc"], "a conflict was made");
+    assert_eq!(world.published("doc").unwrap(), b"abbb456789");
 }

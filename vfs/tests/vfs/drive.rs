@@ -19,6 +19,10 @@ use vfs::{Clock, Config, Fs, SealError, Sealer, StateError, Submit, Tree};
 pub const ROOT: u64 = vfs::fs::ROOT_INO;
 pub const ME: Caller = Caller { uid: 0, gid: 0, tid: 1 };
 
+/// This device, and another one.
+const HERE: DeviceId = DeviceId::from_bytes([1; 32]);
+const THERE: DeviceId = DeviceId::from_bytes([2; 32]);
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Head {
     Value(Value),
@@ -30,6 +34,10 @@ struct Version {
     id: VersionId,
     name: EntryName,
     head: Head,
+    author: DeviceId,
+    bases: Vec<VersionId>,
+    /// Versions by which a directory moved away, in this one's past.
+    away: Vec<VersionId>,
 }
 
 impl Version {
@@ -41,6 +49,7 @@ impl Version {
 #[derive(Default)]
 struct Published {
     registers: BTreeMap<(DirId, String), Vec<Version>>,
+    versions: HashMap<VersionId, Version>,
     dirs: HashMap<DirId, (DirId, EntryName, VersionId)>,
     attrs: HashMap<DirId, DirAttr>,
     entries: u64,
@@ -48,6 +57,9 @@ struct Published {
     /// What the root showed after each batch.
     roots: Vec<BTreeMap<String, Head>>,
     failing: bool,
+    ops_max: Option<usize>,
+    /// Whether what is published now comes from another device.
+    by_another: bool,
 }
 
 /// The published tree and the place to publish.
@@ -67,9 +79,40 @@ impl Published {
         bases: &[VersionId],
         id: VersionId,
     ) {
+        let mut away = self.away(bases);
+        if matches!(&head, Head::Value(Value::Gone { moved_to: Some(_) })) {
+            away.push(id);
+        }
+        let (author, past) = (self.author(), bases.to_vec());
+        let version = Version { id, name: name.clone(), head, author, bases: past, away };
+        self.versions.insert(id, version.clone());
         let heads = self.registers.entry(fold(dir, name)).or_default();
         heads.retain(|version| !bases.contains(&version.id));
-        heads.push(Version { id, name: name.clone(), head });
+        heads.push(version);
+    }
+
+    fn author(&self) -> DeviceId {
+        if self.by_another { THERE } else { HERE }
+    }
+
+    fn away(&self, bases: &[VersionId]) -> Vec<VersionId> {
+        let bases = bases.iter().filter_map(|base| self.versions.get(base));
+        let mut away: Vec<_> = bases.flat_map(|version| version.away.clone()).collect();
+        away.sort();
+        away.dedup();
+        away
+    }
+
+    /// Whether the journal would take an operation.
+    fn fits(&self, op: &Op) -> bool {
+        match op {
+            Op::MkDir { parent, name, dir, bases, .. } => {
+                let away = self.away(bases);
+                DirId::derive(&DriveId::from_bytes([9; 32]), parent, name, &away) == *dir
+            }
+            Op::Put { name, .. } => name.as_str() != "refused",
+            _ => true,
+        }
     }
 
     fn apply(&mut self, op: &Op, id: VersionId) {
@@ -160,7 +203,7 @@ impl Published {
                 version: version.id,
                 merged: vec![version.id],
                 standing: if index == 0 { Standing::Official } else { Standing::Copy },
-                author: DeviceId::from_bytes([1; 32]),
+                author: version.author,
                 saved_at_ms: 0,
                 kind,
             });
@@ -202,11 +245,20 @@ impl Published {
 impl Drive {
     /// Publishes as another device would.
     pub fn publish(&self, ops: Vec<Op>) -> Vec<VersionId> {
-        self.0.lock().unwrap().seal(ops)
+        let mut published = self.0.lock().unwrap();
+        published.by_another = true;
+        let versions = published.seal(ops);
+        published.by_another = false;
+        versions
     }
 
     pub fn fail(&self, failing: bool) {
         self.0.lock().unwrap().failing = failing;
+    }
+
+    /// From now on a batch holds at most this many operations.
+    pub fn limit(&self, ops_max: usize) {
+        self.0.lock().unwrap().ops_max = Some(ops_max);
     }
 
     pub fn batches(&self) -> Vec<Vec<Op>> {
@@ -269,15 +321,19 @@ impl Tree for Drive {
         Ok(heads.iter().filter(|v| !v.is_live()).map(|v| v.id).collect())
     }
 
-    fn new_dir_id(&self, parent: DirId, name: &EntryName) -> Result<DirId, StateError> {
-        let published = self.0.lock().unwrap();
-        let heads =
-            published.registers.get(&fold(parent, name)).map(Vec::as_slice).unwrap_or_default();
-        let away = heads
-            .iter()
-            .filter(|v| matches!(&v.head, Head::Value(Value::Gone { moved_to: Some(_) })));
-        let away: Vec<_> = away.map(|v| v.id).collect();
+    fn new_dir_id(
+        &self,
+        parent: DirId,
+        name: &EntryName,
+        bases: &[VersionId],
+    ) -> Result<DirId, StateError> {
+        let away = self.0.lock().unwrap().away(bases);
         Ok(DirId::derive(&DriveId::from_bytes([9; 32]), &parent, name, &away))
+    }
+
+    fn bases(&self, version: VersionId) -> Result<Vec<VersionId>, StateError> {
+        let published = self.0.lock().unwrap();
+        Ok(published.versions.get(&version).map(|v| v.bases.clone()).unwrap_or_default())
     }
 
     fn dir(&self, dir: DirId) -> Result<Option<DirNode>, StateError> {
@@ -296,6 +352,10 @@ impl Submit for Drive {
         let mut published = self.0.lock().unwrap();
         if published.failing {
             return Err(SealError::Full);
+        }
+        let fits = ops.iter().all(|op| published.fits(op));
+        if !fits || published.ops_max.is_some_and(|max| ops.len() > max) {
+            return Err(SealError::Refused("it does not fit".into()));
         }
         Ok(published.seal(ops))
     }
@@ -375,6 +435,7 @@ impl World {
         let mut config = Config::new(self.spool().to_path_buf(), 0, 0);
         config.sealer = Sealer::Caller;
         config.reserve_bytes = 0;
+        config.device = Some(HERE);
         set(&mut config);
         let opened = Fs::open(
             config,
@@ -406,6 +467,14 @@ impl World {
         for _ in 0..ms.div_ceil(10) {
             self.clock.pass(10);
             self.fs().seal_due().unwrap();
+        }
+    }
+
+    /// Lets time pass although something cannot be published.
+    pub fn struggle(&self, ms: u64) {
+        for _ in 0..ms.div_ceil(10) {
+            self.clock.pass(10);
+            let _ = self.fs().seal_due();
         }
     }
 

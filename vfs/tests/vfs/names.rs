@@ -349,3 +349,87 @@ fn inodes_nobody_holds_are_forgotten_and_keep_their_number() {
     let again: Vec<u64> = (0..100).map(|i| world.ino(&format!("f{i}")).unwrap()).collect();
     assert_eq!(numbers, again);
 }
+
+#[test]
+fn a_directory_removed_and_made_again_is_not_the_one_that_was_moved_away() {
+    let mut world = World::new();
+    world.mkdir("build");
+    world.save("build/old", b"old");
+    world.pass(3_000);
+    world.rename("build", "build.old");
+    world.mkdir("build");
+    world.pass(3_000);
+    world.rmdir("build").unwrap();
+    world.mkdir("build");
+    world.save("build/new", b"new");
+    assert_ne!(world.ino("build"), world.ino("build.old"));
+    assert_eq!(
+        (world.list("build"), world.list("build.old")),
+        (vec!["new".into()], vec!["old".into()])
+    );
+    world.pass(3_000);
+    assert_eq!(world.fs().drafts(), 0);
+    assert_eq!(world.published("build/new").unwrap(), b"new");
+    assert_eq!(world.published("build.old/old").unwrap(), b"old");
+    world.crash();
+    assert_eq!(
+        (world.list("build"), world.list("build.old")),
+        (vec!["new".into()], vec!["old".into()])
+    );
+}
+
+#[test]
+fn a_file_where_a_directory_was_moved_away_makes_room_for_another_one() {
+    let world = World::new();
+    world.mkdir("x");
+    world.pass(3_000);
+    world.rename("x", "y");
+    world.save("x", b"a file");
+    world.pass(3_000);
+    world.unlink("x");
+    world.mkdir("x");
+    assert_ne!(world.ino("x"), world.ino("y"));
+    world.pass(3_000);
+    assert_eq!(world.drive.names(journal::id::DirId::ROOT), ["x", "y"]);
+}
+
+#[test]
+fn a_change_the_journal_refuses_holds_nothing_else_back() {
+    let world = World::new();
+    for name in ["a", "refused", "b"] {
+        world.save(name, b"1");
+    }
+    world.mkdir("d");
+    world.save("d/in", b"2");
+    world.struggle(1_000);
+    assert_eq!(world.drive.names(journal::id::DirId::ROOT), ["a", "b", "d"]);
+    assert_eq!(world.published("d/in").unwrap(), b"2");
+    assert_eq!((world.fs().drafts(), world.fs().notices().len()), (1, 1));
+    world.save("later", b"3");
+    world.fs().seal_all().expect_err("something is not published");
+    assert_eq!(world.published("later").unwrap(), b"3");
+    world.rename("refused", "taken");
+    world.struggle(3_000);
+    assert_eq!(world.published("taken").unwrap(), b"1");
+    assert_eq!(world.fs().drafts(), 0);
+}
+
+#[test]
+fn a_chain_of_renames_too_long_for_one_entry_is_published_in_parts() {
+    let world = World::new();
+    for frame in 0..40 {
+        world.save(&format!("frame{frame:03}"), format!("{frame}").as_bytes());
+    }
+    world.pass(3_000);
+    world.drive.limit(10);
+    for frame in (0..40).rev() {
+        world.rename(&format!("frame{frame:03}"), &format!("frame{:03}", frame + 1));
+    }
+    world.struggle(6_000);
+    assert_eq!(world.fs().drafts(), 0);
+    for frame in 0..40 {
+        let shifted = world.published(&format!("frame{:03}", frame + 1)).unwrap();
+        assert_eq!(shifted, format!("{frame}").as_bytes());
+    }
+    assert!(world.published("frame000").is_none());
+}

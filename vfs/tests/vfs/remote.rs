@@ -204,3 +204,47 @@ fn more_changes_than_the_queue_holds_are_not_lost() {
     let names = stale.iter().filter(|stale| matches!(stale, Stale::Name { .. })).count();
     assert_eq!(names, 50);
 }
+
+#[test]
+fn a_save_of_another_during_one_of_ours_is_shown_and_never_replaced_unseen() {
+    for act in ["close", "replace", "rename", "unlink", "rename over"] {
+        let world = World::new();
+        world.save("f", b"base");
+        world.save("g", b"other");
+        world.pass(3_000);
+        let base = version(&world, "f");
+        let handle = world.open("f", OFlags::RDWR);
+        world.write(handle, 0, b"B");
+        other_saves(&world, "f", b"theirs", vec![base]);
+        match act {
+            "close" => {
+                world.close(handle);
+                world.pass(3_000);
+                let stale = world.fs().next_stale(Duration::ZERO).unwrap();
+                assert_eq!(stale, [Stale::Name { parent: ROOT, name: "f".into() }]);
+            }
+            "replace" => {
+                let second = world.open("f", OFlags::WRONLY | OFlags::TRUNC);
+                world.write(second, 0, b"anew");
+                world.close(second);
+                world.close(handle);
+            }
+            "rename" => {
+                world.rename("f", "h");
+                world.close(handle);
+            }
+            "unlink" => {
+                world.unlink("f");
+                world.close(handle);
+            }
+            _ => {
+                world.rename("g", "f");
+                world.close(handle);
+            }
+        }
+        world.pass(6_000);
+        let shown: Vec<Vec<u8>> = world.list("").iter().filter_map(|n| world.read(n)).collect();
+        assert!(shown.contains(&b"theirs".to_vec()), "{act}: {:?}", world.list(""));
+        assert_eq!(world.published("f").unwrap(), b"theirs", "{act}: {:?}", world.list(""));
+    }
+}
