@@ -121,6 +121,8 @@ pub struct Draft {
     pub live_below: bool,
     /// The conflict copy that goes with the change.
     pub resolves: Option<Resolves>,
+    /// The published directory that stood here and was removed: what is removed inside it goes no later.
+    pub removed_dir: Option<DirId>,
     /// Order of the last change.
     pub seq: u64,
     /// Names tied by renames share a group.
@@ -380,6 +382,7 @@ impl Drafts {
             bases: below.bases,
             live_below: below.live,
             resolves: below.resolves,
+            removed_dir: None,
             seq: 0,
             group,
             changed_ms: now_ms,
@@ -416,6 +419,14 @@ impl Drafts {
             (DraftValue::Gone { .. }, since) => since,
             _ => None,
         };
+        match &value {
+            DraftValue::Gone { was_dir: Some(dir), .. } => draft.removed_dir = Some(*dir),
+            // The same directory again.
+            DraftValue::NewDir { dir, .. } if draft.removed_dir == Some(*dir) => {
+                draft.removed_dir = None;
+            }
+            _ => {}
+        }
         draft.value = value;
         draft.seq = seq;
         draft.changed_ms = now_ms;

@@ -157,10 +157,8 @@ impl Drafts {
             let Some(group) = self.groups.get(&id) else { continue };
             for key in &group.members {
                 todo.extend(self.new_dir(key.dir()).map(|(_, draft)| draft.group));
-                if let Some(DraftValue::Gone { was_dir: Some(dir), .. }) =
-                    self.get(key).map(|d| &d.value)
-                {
-                    todo.extend(self.in_dir(*dir).map(|(_, draft)| draft.group));
+                if let Some(dir) = self.get(key).and_then(|draft| draft.removed_dir) {
+                    todo.extend(self.in_dir(dir).map(|(_, draft)| draft.group));
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Names: making, moving, exchanging, removing, listing.
 
 use journal::id::DirId;
-use journal::op::{Op, Timestamp};
+use journal::op::{Op, Timestamp, Value};
 use rustix::fs::OFlags;
 use vfs::FsError;
 use vfs::attr::{Caller, Kind, SetAttr, SetTime};
@@ -432,4 +432,25 @@ fn a_chain_of_renames_too_long_for_one_entry_is_published_in_parts() {
         assert_eq!(shifted, format!("{frame}").as_bytes());
     }
     assert!(world.published("frame000").is_none());
+}
+
+#[test]
+fn what_takes_the_name_of_a_directory_goes_no_earlier_than_the_end_of_its_contents() {
+    let world = World::new();
+    world.mkdir("d");
+    world.save("d/f", b"1");
+    world.pass(3_000);
+    let before = world.drive.batches().len();
+    world.unlink("d/f");
+    world.rmdir("d").unwrap();
+    world.save("d", b"a file now");
+    world.pass(3_000);
+    let batches = world.drive.batches();
+    let gone = |op: &Op| matches!(op, Op::Put { name, value: Value::Gone { .. }, .. } if name.as_str() == "f");
+    let put =
+        |op: &Op| matches!(op, Op::Put { name, value: Value::File(_), .. } if name.as_str() == "d");
+    let first = |wanted: &dyn Fn(&Op) -> bool| {
+        batches[before..].iter().position(|batch| batch.iter().any(wanted)).unwrap()
+    };
+    assert!(first(&gone) <= first(&put), "the file came while the directory was still full");
 }
