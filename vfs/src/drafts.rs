@@ -121,8 +121,8 @@ pub struct Draft {
     pub live_below: bool,
     /// The conflict copy that goes with the change.
     pub resolves: Option<Resolves>,
-    /// The published directory that stood here and was removed: what is removed inside it goes no later.
-    pub removed_dir: Option<DirId>,
+    /// Directories that stood here and were removed: what is removed inside them goes no later.
+    pub removed_dirs: Vec<DirId>,
     /// Order of the last change.
     pub seq: u64,
     /// Names tied by renames share a group.
@@ -382,7 +382,7 @@ impl Drafts {
             bases: below.bases,
             live_below: below.live,
             resolves: below.resolves,
-            removed_dir: None,
+            removed_dirs: Vec::new(),
             seq: 0,
             group,
             changed_ms: now_ms,
@@ -420,11 +420,11 @@ impl Drafts {
             _ => None,
         };
         match &value {
-            DraftValue::Gone { was_dir: Some(dir), .. } => draft.removed_dir = Some(*dir),
-            // The same directory again.
-            DraftValue::NewDir { dir, .. } if draft.removed_dir == Some(*dir) => {
-                draft.removed_dir = None;
+            DraftValue::Gone { was_dir: Some(dir), .. } if !draft.removed_dirs.contains(dir) => {
+                draft.removed_dirs.push(*dir);
             }
+            // The same directory again.
+            DraftValue::NewDir { dir, .. } => draft.removed_dirs.retain(|removed| removed != dir),
             _ => {}
         }
         draft.value = value;

@@ -157,8 +157,9 @@ impl Drafts {
             let Some(group) = self.groups.get(&id) else { continue };
             for key in &group.members {
                 todo.extend(self.new_dir(key.dir()).map(|(_, draft)| draft.group));
-                if let Some(dir) = self.get(key).and_then(|draft| draft.removed_dir) {
-                    todo.extend(self.in_dir(dir).map(|(_, draft)| draft.group));
+                let removed = self.get(key).map(|draft| draft.removed_dirs.as_slice());
+                for dir in removed.unwrap_or_default() {
+                    todo.extend(self.in_dir(*dir).map(|(_, draft)| draft.group));
                 }
             }
         }

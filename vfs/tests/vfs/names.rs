@@ -436,21 +436,30 @@ fn a_chain_of_renames_too_long_for_one_entry_is_published_in_parts() {
 
 #[test]
 fn what_takes_the_name_of_a_directory_goes_no_earlier_than_the_end_of_its_contents() {
-    let world = World::new();
-    world.mkdir("d");
-    world.save("d/f", b"1");
-    world.pass(3_000);
-    let before = world.drive.batches().len();
-    world.unlink("d/f");
-    world.rmdir("d").unwrap();
-    world.save("d", b"a file now");
-    world.pass(3_000);
-    let batches = world.drive.batches();
-    let gone = |op: &Op| matches!(op, Op::Put { name, value: Value::Gone { .. }, .. } if name.as_str() == "f");
-    let put =
-        |op: &Op| matches!(op, Op::Put { name, value: Value::File(_), .. } if name.as_str() == "d");
-    let first = |wanted: &dyn Fn(&Op) -> bool| {
-        batches[before..].iter().position(|batch| batch.iter().any(wanted)).unwrap()
-    };
-    assert!(first(&gone) <= first(&put), "the file came while the directory was still full");
+    for again in [false, true] {
+        let world = World::new();
+        world.mkdir("made");
+        world.save("made/f", b"1");
+        world.pass(3_000);
+        world.rename("made", "d");
+        let before = world.drive.batches().len();
+        world.unlink("d/f");
+        world.rmdir("d").unwrap();
+        if again {
+            // Another directory, which is removed as well.
+            world.mkdir("d");
+            world.rmdir("d").unwrap();
+        }
+        world.save("d", b"a file now");
+        world.pass(3_000);
+        let batches = world.drive.batches();
+        let first = |wanted: &dyn Fn(&str, &Value) -> bool| {
+            let is =
+                |op: &Op| matches!(op, Op::Put { name, value, .. } if wanted(name.as_str(), value));
+            batches[before..].iter().position(|batch| batch.iter().any(is)).unwrap()
+        };
+        let gone = first(&|name, value| name == "f" && matches!(value, Value::Gone { .. }));
+        let put = first(&|name, value| name == "d" && matches!(value, Value::File(_)));
+        assert!(gone <= put, "the file came while the directory was still full");
+    }
 }
