@@ -382,3 +382,46 @@ fn a_transfer_that_is_cut_goes_on_where_it_was() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn while_the_only_holder_of_a_new_version_is_away_the_others_read_the_older_one() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"), Need::Program("tc"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let ([ann, bob, cat], hosts) = three(&site, &net, [None; 3])?;
+    let old = tree::random_bytes(100_000, 31);
+    fs::write(ann.path("scene"), &old)?;
+    agree(&[&ann, &bob, &cat])?;
+    ensure!(fs::read(bob.path("scene"))? == old);
+
+    // So slow that the entry arrives and the bytes do not: about 1 MB/s.
+    let mut slow = hosts[0].command("tc");
+    slow.args([
+        "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "8mbit", "burst", "32kb", "latency",
+        "400ms",
+    ]);
+    program::ok(&mut slow)?;
+    let new = tree::random_bytes(24 << 20, 32);
+    fs::write(ann.path("scene"), &new)?;
+    for device in [&bob, &cat] {
+        wait::until(format!("{} knows of the new version", device.name()), AGREE_BOUND, || {
+            Ok((device.status()?["arriving"] == 1).then_some(()))
+        })?;
+    }
+    net.cut(&hosts[0])?;
+    for device in [&bob, &cat] {
+        device.wait_online(1)?;
+        ensure!(device.status()?["arriving"] == 1, "{} has it: too fast a link", device.name());
+        device.wait_bytes("scene", &old)?;
+    }
+
+    let mut fast = hosts[0].command("tc");
+    fast.args(["qdisc", "del", "dev", "eth0", "root"]);
+    program::ok(&mut fast)?;
+    net.heal(&hosts[0])?;
+    agree(&[&ann, &bob, &cat])?;
+    for device in [&ann, &bob, &cat] {
+        device.wait_bytes("scene", &new)?;
+    }
+    same_trees(&[&ann, &bob, &cat])
+}

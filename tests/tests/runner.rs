@@ -17,3 +17,4 @@ mod malice;
 mod posix;
 mod rot;
 mod tidy;
+mod twins;

@@ -59,6 +59,16 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The same tree as if every file had been written at the same moment.
+    pub fn without_times(mut self) -> Tree {
+        for node in self.nodes.values_mut() {
+            if let Node::File { mtime, .. } = node {
+                *mtime = (0, 0);
+            }
+        }
+        self
+    }
+
     /// How many things it holds.
     pub fn len(&self) -> usize {
         self.nodes.len()
