@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 use cas::store::Store;
 use journal::journal::GenesisSpec;
 use journal::{Journal, Opened};
-use net::{Event, EventStream};
+use net::EventStream;
 
 use crate::clock::SystemClock;
-use crate::drive::Drive;
+use crate::drive::{Drive, Fetching};
 use crate::ipc::Server;
 use crate::launch::{Fresh, Launch};
 use crate::report::Failure;
@@ -46,6 +46,8 @@ const RESERVE_MAX: u64 = 256 << 20;
 const RESERVE_SHARE: u64 = 20;
 /// How long an unmount waits for one other device to have everything.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// News of the network taken in together, count.
+const NEWS_STEP: usize = 4096;
 
 /// Runs the drive until it is unmounted.
 pub fn run(mut launch: Launch) -> Result<(), Failure> {
@@ -59,9 +61,7 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
     make_fresh(&mut launch, runtime.handle())?;
     let dir = launch.store.dir().to_owned();
     let marker = Marker::place(&dir).map_err(|e| Failure::io("write", &dir, &e))?;
-    let trust_held = marker.opened != Opened::PowerLoss;
     let drive = open_drive(&launch, &dir, marker.opened)?;
-    let trust_held = trust_held && !drive.store().lost_records();
     let fs = open_fs(&launch, &dir, &drive)?;
     drive.attach_fs(&fs);
     for line in &launch.notices {
@@ -77,7 +77,7 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
         }
     }
     let mounted = mount(&launch, &fs)?;
-    let background = spawn_background(&drive, events, trust_held, &runtime)?;
+    let background = spawn_background(&drive, events, &runtime)?;
     launch.ready.ready();
 
     wait_for_end(&launch, &mounted);
@@ -150,15 +150,9 @@ fn open_drive(launch: &Launch, dir: &Path, opened: Opened) -> Result<Arc<Drive>,
         error => Failure::of(&error),
     })?;
     let through = join::Through::load(dir).map(|through| through.device);
-    Ok(Drive::new(
-        journal,
-        store,
-        launch.signer.clone(),
-        dir,
-        &launch.mount,
-        through,
-        launch.options.keep,
-    ))
+    let fetching = Fetching::load(dir, launch.options.keep, opened, &store);
+    let signer = launch.signer.clone();
+    Ok(Drive::new(journal, store, signer, &launch.mount, through, fetching))
 }
 
 /// A small disk keeps a small reserve, or nothing could be written to it at all.
@@ -211,63 +205,35 @@ fn mount(launch: &Launch, fs: &Arc<vfs::Fs>) -> Result<vfs::mount::Mounted, Fail
     })
 }
 
-/// Takes the network's news, and looks once for contents that are still missing.
+/// Takes the network's news, and looks for contents that are missing: once, and whenever damage is found.
 fn spawn_background(
     drive: &Arc<Drive>,
     mut events: EventStream,
-    trust_held: bool,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<tokio::task::JoinHandle<()>, Failure> {
-    let walker = drive.clone();
-    std::thread::Builder::new()
-        .name("contents".into())
-        .spawn(move || walker.walk_contents(trust_held))
-        .map_err(Failure::internal)?;
+    let (calls, walker) = (drive.walks(), Arc::downgrade(drive));
+    let walk = move || {
+        while let Some(drive) = walker.upgrade() {
+            drive.walk_contents();
+            drop(drive);
+            if calls.recv().is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("contents".into()).spawn(walk).map_err(Failure::internal)?;
     let drive = drive.clone();
     Ok(runtime.spawn(async move {
-        while let Some(event) = events.recv().await {
-            let drive = drive.clone();
+        let mut news = Vec::new();
+        while events.recv_many(&mut news, NEWS_STEP).await > 0 {
+            let (drive, news) = (drive.clone(), std::mem::take(&mut news));
             // The drive's answers touch disk and state: not for a thread that drives the network.
-            let handled = tokio::task::spawn_blocking(move || handle(&drive, event)).await;
-            if let Err(error) = handled {
+            let taken = tokio::task::spawn_blocking(move || drive.take_news(news)).await;
+            if let Err(error) = taken {
                 tracing::error!(%error, "news from the network were lost");
             }
         }
     }))
-}
-
-fn handle(drive: &Drive, event: Event) {
-    match event {
-        Event::Listening(addr) => tracing::info!(%addr, "listening"),
-        Event::PeerUp(device) => {
-            tracing::info!(%device, "member online");
-            drive.member_came(device);
-        }
-        Event::PeerDown(device) => {
-            tracing::info!(%device, "member offline");
-            drive.member_left(device);
-        }
-        Event::PeerIncompatible(device) => {
-            let name = drive.device_name(device);
-            drive.notice(
-                format!("{name} runs a version of Atelier that this one cannot talk to"),
-                "install the newer version on both devices".into(),
-            );
-        }
-        Event::PeerMisbehaved(device) => {
-            let name = drive.device_name(device);
-            drive.notice(
-                format!("{name} sent data that is not what it says; it is cut off for a while"),
-                "if this goes on, check that device's disk, or remove it".into(),
-            );
-        }
-        Event::Joined(device) => tracing::info!(%device, "a device has joined"),
-        Event::ContentArrived(content) => drive.content_arrived(content),
-        Event::StoreFull => drive.notice(
-            "the disk of this device is full: files are no longer fetched".into(),
-            "free space on the disk that holds the store".into(),
-        ),
-    }
 }
 
 /// Returns when the mount is gone: unmounted by anybody, or by us because somebody asked.

@@ -13,6 +13,7 @@ mod answers;
 mod export;
 mod fetching;
 mod members;
+mod news;
 mod paths;
 mod peers;
 mod publishing;
@@ -31,7 +32,6 @@ use parking_lot::Mutex;
 
 use crate::clock::SystemClock;
 use crate::ipc::Notice;
-use crate::launch::Keep;
 
 pub use fetching::{FETCH_WAIT, Fetching};
 pub use peers::Members;
@@ -61,18 +61,15 @@ pub struct Drive {
 }
 
 impl Drive {
-    /// Puts an open journal and store together. `dir` is the drive's store directory, `mount` the
-    /// place it is shown at.
+    /// Puts an open journal and store together. `mount` is the place the drive is shown at.
     pub fn new(
         journal: Journal,
         store: Store,
         signer: Signer,
-        dir: &Path,
         mount: &Path,
         through: Option<DeviceId>,
-        keep: Keep,
+        fetching: Fetching,
     ) -> Arc<Self> {
-        let fetching = Fetching::load(dir, keep);
         let unacknowledged = peers::Unacknowledged::load(&journal, signer.device());
         let drive = Self {
             journal,

@@ -15,17 +15,21 @@
 //! - foreground requests never stand behind background ones;
 //! - a peer that said "missing" is not asked again for that chunk until it has news, or a bounded wait
 //!   is over;
+//! - a chunk that waits in a queue waits for a peer that is connected and has not said "missing", or for
+//!   anybody to connect; what everybody lacks is parked and told as out of reach;
 //! - tracked chunks and wanted contents are bounded by [`crate::limits`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use cas::{ChunkId, Content, ContentId, MissingChunks};
+use cas::{ChunkId, Content, ContentId};
 use journal::id::DeviceId;
 
 use crate::error::FetchError;
 use crate::limits;
 
+mod contents;
 mod lanes;
+use contents::Wanted;
 use lanes::{Both, Peer};
 
 /// How urgent something is.
@@ -53,6 +57,10 @@ pub enum Effect {
     Examine(Vec<Content>),
     /// Nothing of it is missing any more.
     Complete(Content),
+    /// Everybody who is connected has said that something of it is missing.
+    OutOfReach(Content),
+    /// That may have changed: somebody has come or has news.
+    WithinReach(Content),
     /// `peer` sent something that is not what it was asked for.
     Strike(DeviceId),
     /// The store has no room; fetching pauses.
@@ -89,23 +97,11 @@ struct Chunk {
     asked: Both<u64>,
     /// In which queue it stands, if in any.
     queued: Both<bool>,
+    /// Nobody who is connected has it.
+    parked: bool,
     foreground: bool,
     needed_by: BTreeSet<ContentId>,
     tickets: BTreeSet<u64>,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    content: Content,
-    priority: Priority,
-    outstanding: usize,
-    /// Chunks named by the last examination.
-    found: usize,
-    /// Chunks that came in since.
-    stored: usize,
-    examining: bool,
-    remaining: u64,
-    fruitless: u32,
 }
 
 #[derive(Debug)]
@@ -126,10 +122,10 @@ pub struct Scheduler {
     meanwhile: BTreeSet<ChunkId>,
     /// Contents whose turn comes again at a time.
     later: BTreeSet<(u64, ContentId)>,
-    /// Chunks that no connected peer has.
-    parked: BTreeSet<ChunkId>,
-    retry_ms: u64,
-    retries: u32,
+    /// Contents of which every tracked chunk may be parked, until the next step.
+    idle: Vec<ContentId>,
+    /// Contents that the host was told nobody has.
+    out_of_reach: BTreeSet<ContentId>,
     full_until_ms: u64,
     tickets: BTreeMap<u64, Ticket>,
     next_ticket: u64,
@@ -157,40 +153,8 @@ impl Scheduler {
         let hedge = self.peers.values().filter_map(Peer::oldest_foreground_ms).min();
         let hedge = hedge.map(|at| at + limits::HEDGE_TIME.as_millis() as u64);
         let later = self.later.first().map(|(at, _)| *at);
-        let retry = (!self.parked.is_empty()).then_some(self.retry_ms);
         let full = (self.full_until_ms > 0).then_some(self.full_until_ms);
-        [hedge, later, retry, full].into_iter().flatten().min()
-    }
-
-    /// These should be here.
-    pub fn want(&mut self, contents: &[Content], priority: Priority, now_ms: u64) {
-        for content in contents {
-            if let Some(wanted) = self.wanted.get_mut(&content.id) {
-                if priority < wanted.priority {
-                    wanted.priority = priority;
-                    self.to_examine[priority].push_back(content.id);
-                }
-                continue;
-            }
-            if self.wanted.len() >= limits::WANTED_CONTENTS_MAX {
-                break;
-            }
-            self.wanted.insert(
-                content.id,
-                Wanted {
-                    content: *content,
-                    priority,
-                    outstanding: 0,
-                    found: 0,
-                    stored: 0,
-                    examining: false,
-                    remaining: content.len,
-                    fruitless: 0,
-                },
-            );
-            self.to_examine[priority].push_back(content.id);
-        }
-        self.step(now_ms);
+        [hedge, later, full].into_iter().flatten().min()
     }
 
     /// Somebody waits for these chunks; the result comes as [`Effect::Answer`].
@@ -209,12 +173,12 @@ impl Scheduler {
         }
         self.tickets.insert(ticket, Ticket { left: ids.len() });
         for id in ids {
+            self.unpark(id);
             let chunk = self.chunks.entry(id).or_default();
             chunk.tickets.insert(ticket);
             chunk.foreground = true;
             // Whoever waits deserves a fresh question to everybody.
             chunk.refused = 0;
-            self.parked.remove(&id);
             self.enqueue(id, Priority::Foreground);
         }
         self.step(now_ms);
@@ -233,28 +197,33 @@ impl Scheduler {
         // Beyond 64 peers at once the others serve nothing; the journal still flows to all.
         let Some(slot) = (0..u64::BITS).find(|slot| taken & (1 << slot) == 0) else { return };
         let bit = 1u64 << slot;
-        for chunk in self.chunks.values_mut() {
-            chunk.refused &= !bit;
-        }
         self.peers.insert(peer, Peer::new(bit, distance));
-        self.unpark();
+        self.may_have_more(bit);
         self.step(now_ms);
     }
 
     /// `peer` may hold what it did not hold before.
     pub fn peer_news(&mut self, peer: &DeviceId, now_ms: u64) {
-        let Some(bit) = self.peers.get(peer).map(|p| p.bit) else { return };
-        let parked: Vec<ChunkId> = self.parked.iter().copied().collect();
-        for id in parked {
-            if let Some(chunk) = self.chunks.get_mut(&id)
-                && chunk.refused & bit != 0
-            {
-                chunk.refused &= !bit;
-                self.parked.remove(&id);
-                self.enqueue_again(id);
+        if let Some(bit) = self.peers.get(peer).map(|p| p.bit) {
+            self.may_have_more(bit);
+            self.step(now_ms);
+        }
+    }
+
+    /// What the peer in this slot said is missing counts no more.
+    fn may_have_more(&mut self, bit: u64) {
+        let mut parked = Vec::new();
+        for (id, chunk) in &mut self.chunks {
+            chunk.refused &= !bit;
+            if chunk.parked {
+                parked.push(*id);
             }
         }
-        self.step(now_ms);
+        for id in parked {
+            self.unpark(id);
+            self.enqueue_again(id);
+        }
+        self.look_again();
     }
 
     /// `peer` is gone; what it owed is asked of others.
@@ -320,10 +289,7 @@ impl Scheduler {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         chunk.asked[lane] &= !bit;
         match outcome {
-            Outcome::Stored(raw_len) => {
-                self.retries = 0;
-                self.stored(id, u64::from(raw_len));
-            }
+            Outcome::Stored(raw_len) => self.stored(id, u64::from(raw_len)),
             Outcome::Missing | Outcome::Corrupt => {
                 chunk.refused |= bit;
                 if outcome == Outcome::Corrupt {
@@ -347,27 +313,12 @@ impl Scheduler {
 
     /// The chunk is here: whoever needs it learns of it.
     fn stored(&mut self, id: ChunkId, raw_len: u64) {
+        self.unpark(id);
         let Some(chunk) = self.chunks.remove(&id) else { return };
-        self.parked.remove(&id);
         if self.examining {
             self.meanwhile.insert(id);
         }
-        for content in chunk.needed_by {
-            if let Some(wanted) = self.wanted.get_mut(&content) {
-                wanted.outstanding = wanted.outstanding.saturating_sub(1);
-                wanted.stored += 1;
-                wanted.fruitless = 0;
-                // Something is left to fetch until an examination has found nothing missing.
-                wanted.remaining = wanted.remaining.saturating_sub(raw_len).max(1);
-                // Early enough that the pipe does not run dry between two examinations.
-                let low = wanted.outstanding <= wanted.found / 4;
-                if low && (wanted.outstanding == 0 || wanted.found >= limits::REQUEST_IDS_MAX) {
-                    let priority = wanted.priority;
-                    wanted.found = 0;
-                    self.to_examine[priority].push_back(content);
-                }
-            }
-        }
+        self.came_in(id, raw_len, chunk.needed_by);
         for ticket in chunk.tickets {
             let done = self.tickets.get_mut(&ticket).is_some_and(|t| {
                 t.left = t.left.saturating_sub(1);
@@ -401,9 +352,14 @@ impl Scheduler {
         }
     }
 
+    /// The slots of all who are connected.
+    fn everybody(&self) -> u64 {
+        self.peers.values().fold(0, |all, p| all | p.bit)
+    }
+
     /// Asks somebody else, unless somebody is being asked or nobody is left.
     fn enqueue_again(&mut self, id: ChunkId) {
-        let everybody = self.peers.values().fold(0, |all, p| all | p.bit);
+        let everybody = self.everybody();
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         if chunk.asked != Both::default() {
             return;
@@ -425,8 +381,10 @@ impl Scheduler {
         chunk.foreground = false;
         if chunk.needed_by.is_empty() {
             self.chunks.remove(&id);
+        } else if everybody == 0 {
+            self.enqueue(id, Priority::Background);
         } else {
-            self.parked.insert(id);
+            self.park(id);
         }
         let error = match self.peers.is_empty() {
             true => FetchError::NobodyConnected,
@@ -437,109 +395,9 @@ impl Scheduler {
         }
     }
 
-    fn unpark(&mut self) {
-        for id in std::mem::take(&mut self.parked) {
-            self.enqueue_again(id);
-        }
-    }
-
-    /// Answer to [`Effect::Examine`]: contents not among `results` were not reached.
-    pub fn handle_examined(
-        &mut self,
-        asked: &[Content],
-        results: Vec<(ContentId, Option<MissingChunks>)>,
-        now_ms: u64,
-    ) {
-        self.examining = false;
-        let reached: BTreeSet<ContentId> = results.iter().map(|(id, _)| *id).collect();
-        for content in asked.iter().rev() {
-            if let Some(wanted) = self.wanted.get_mut(&content.id) {
-                wanted.examining = false;
-                if !reached.contains(&content.id) {
-                    self.to_examine[wanted.priority].push_front(content.id);
-                }
-            }
-        }
-        for (id, missing) in results {
-            match missing {
-                Some(missing) if missing.complete => {
-                    if let Some(wanted) = self.wanted.remove(&id) {
-                        self.effects.push_back(Effect::Complete(wanted.content));
-                    }
-                }
-                Some(missing) if !missing.ids.is_empty() => self.track(id, missing.ids, now_ms),
-                _ => self.postpone(id, now_ms),
-            }
-        }
-        self.step(now_ms);
-    }
-
-    fn track(&mut self, content: ContentId, ids: Vec<ChunkId>, now_ms: u64) {
-        let Some(wanted) = self.wanted.get_mut(&content) else { return };
-        if wanted.fruitless > 0 && wanted.stored == 0 && wanted.outstanding == 0 {
-            // The store forgot what it had kept: not something to repeat at full speed.
-            self.postpone(content, now_ms);
-            return;
-        }
-        wanted.fruitless += 1;
-        wanted.stored = 0;
-        wanted.found = ids.len();
-        let priority = wanted.priority;
-        let mut fresh = Vec::new();
-        for id in ids {
-            if self.meanwhile.contains(&id) {
-                continue;
-            }
-            let chunk = self.chunks.entry(id).or_default();
-            let first = chunk.needed_by.insert(content);
-            wanted.outstanding += usize::from(first);
-            let raised = priority == Priority::Foreground && !chunk.foreground;
-            chunk.foreground |= raised;
-            let asked = chunk.asked[priority] != 0
-                || (priority == Priority::Background && chunk.asked != Both::default());
-            if (first || raised) && !asked && !self.parked.contains(&id) {
-                fresh.push(id);
-            }
-        }
-        if wanted.outstanding == 0 {
-            // Everything found missing has come in since.
-            wanted.stored = 1;
-            self.to_examine[priority].push_back(content);
-        }
-        for id in fresh {
-            self.enqueue(id, priority);
-        }
-    }
-
-    fn postpone(&mut self, content: ContentId, now_ms: u64) {
-        if let Some(wanted) = self.wanted.get_mut(&content) {
-            let wait = backoff_ms(wanted.fruitless);
-            wanted.fruitless += 1;
-            wanted.stored = 1;
-            self.later.insert((now_ms + wait, content));
-        }
-    }
-
     /// Time has passed.
     pub fn handle_time(&mut self, now_ms: u64) {
-        while let Some((at, content)) = self.later.first().copied()
-            && at <= now_ms
-        {
-            self.later.pop_first();
-            if let Some(wanted) = self.wanted.get(&content) {
-                self.to_examine[wanted.priority].push_back(content);
-            }
-        }
-        if !self.parked.is_empty() && self.retry_ms <= now_ms {
-            self.retries = self.retries.saturating_add(1);
-            self.retry_ms = now_ms + backoff_ms(self.retries);
-            for id in std::mem::take(&mut self.parked) {
-                if let Some(chunk) = self.chunks.get_mut(&id) {
-                    chunk.refused = 0;
-                }
-                self.enqueue_again(id);
-            }
-        }
+        self.take_due(now_ms);
         if self.full_until_ms > 0 && self.full_until_ms <= now_ms {
             self.full_until_ms = 0;
         }
@@ -562,7 +420,6 @@ impl Scheduler {
         if self.full_until_ms > now_ms {
             return;
         }
-        self.examine();
         let mut order: Vec<(u64, u64, DeviceId)> =
             self.peers.iter().map(|(id, peer)| (peer.load(), peer.distance, *id)).collect();
         order.sort_unstable();
@@ -571,37 +428,8 @@ impl Scheduler {
                 while self.ask(*peer, lane, now_ms) {}
             }
         }
-        if !self.parked.is_empty() && self.retry_ms <= now_ms {
-            self.retry_ms = now_ms + backoff_ms(self.retries);
-        }
-    }
-
-    fn examine(&mut self) {
-        if self.examining {
-            return;
-        }
-        // Somebody waits for the foreground; it may go over the bound by one examination.
-        let room = self.chunks.len() < limits::TRACKED_CHUNKS_MAX;
-        let Both { foreground, background } = &mut self.to_examine;
-        let queues = [Some(foreground), room.then_some(background)];
-        let mut contents = Vec::new();
-        for queue in queues.into_iter().flatten() {
-            while contents.len() < limits::EXAMINE_CONTENTS_MAX
-                && let Some(id) = queue.pop_front()
-            {
-                if let Some(wanted) = self.wanted.get_mut(&id)
-                    && !wanted.examining
-                {
-                    wanted.examining = true;
-                    contents.push(wanted.content);
-                }
-            }
-        }
-        if !contents.is_empty() {
-            self.examining = true;
-            self.meanwhile.clear();
-            self.effects.push_back(Effect::Examine(contents));
-        }
+        self.set_idle_aside(now_ms);
+        self.examine();
     }
 
     /// Sends one request to `peer` if its window has room; true if it did.
@@ -612,9 +440,11 @@ impl Scheduler {
         if room == 0 {
             return false;
         }
+        let everybody = self.everybody();
         let queue = &mut self.queues[lane];
         let mut ids = Vec::new();
         let mut passed = Vec::new();
+        let mut lacked = Vec::new();
         while ids.len() < room
             && passed.len() < SCAN_MAX
             && let Some(id) = queue.pop_front()
@@ -628,6 +458,10 @@ impl Scheduler {
             };
             if busy {
                 chunk.queued[lane] = false;
+            } else if asked == 0 && everybody & !chunk.refused == 0 {
+                // It waited for somebody who has left.
+                chunk.queued[lane] = false;
+                lacked.push(id);
             } else if chunk.refused & bit != 0 || chunk.asked[lane] & bit != 0 {
                 passed.push(id);
             } else {
@@ -638,6 +472,9 @@ impl Scheduler {
         }
         for id in passed.into_iter().rev() {
             queue.push_front(id);
+        }
+        for id in lacked {
+            self.enqueue_again(id);
         }
         if ids.is_empty() {
             return false;

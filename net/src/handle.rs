@@ -27,7 +27,7 @@ use crate::node::{Node, Seen};
 use crate::sync::reached;
 use crate::transfer::Input;
 
-/// News for the host. Dropped when nobody takes them; [`Handle::peers`] tells the state at any time.
+/// News for the host: none is lost as long as the [`EventStream`] lives, and they come in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// We can be reached there.
@@ -44,12 +44,23 @@ pub enum Event {
     Joined(DeviceId),
     /// A wanted content is here as a whole, durably.
     ContentArrived(Content),
+    /// Every member that is connected has said that it lacks some of this wanted content.
+    ContentOutOfReach(Content),
+    /// That may have changed, because a member has come or has news. Said only after the other.
+    ContentWithinReach(Content),
     /// Fetching pauses: the disk is full.
     StoreFull,
 }
 
 /// Takes the events of one node.
-pub type EventStream = mpsc::Receiver<Event>;
+pub type EventStream = mpsc::UnboundedReceiver<Event>;
+
+/// Unbounded, because the host would for ever believe the contrary of what was dropped, and waiting for it would let
+/// it stop the network. What may wait is bounded by what is said of: at most
+/// [`crate::limits::WANTED_CONTENTS_MAX`] contents, each once for every time a member comes or has news, and members.
+pub(crate) fn event_channel() -> (mpsc::UnboundedSender<Event>, EventStream) {
+    mpsc::unbounded_channel()
+}
 
 /// A member as the network sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -173,10 +173,12 @@ pub const EXAMINE_CONTENTS_MAX: usize = 512;
 pub const TRACKED_CHUNKS_MAX: usize = 64 * 1024;
 /// Contents that may be wanted at once, count.
 pub const WANTED_CONTENTS_MAX: usize = 4 << 20;
-/// First wait before chunks nobody had are asked for again.
+/// First wait before a content nobody had is asked for again.
 pub const RETRY_MIN: Duration = Duration::from_secs(2);
-/// Longest such wait.
+/// Longest such wait while few wait.
 pub const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Contents nobody had that may be asked for again in a millisecond, count.
+pub const RETRY_CONTENTS_PER_MS: u64 = 16;
 /// Wait after the store said that the disk is full.
 pub const FULL_RETRY: Duration = Duration::from_secs(30);
 
@@ -184,7 +186,5 @@ pub const FULL_RETRY: Duration = Duration::from_secs(30);
 
 /// Commands waiting for the driver, count.
 pub const COMMAND_QUEUE_MAX: usize = 256;
-/// Events waiting for the host, count; beyond it the oldest news is what `peers()` tells anyway.
-pub const EVENT_QUEUE_MAX: usize = 1024;
 /// Orderly end of all sessions at shutdown.
 pub const SHUTDOWN_TIME: Duration = Duration::from_secs(3);

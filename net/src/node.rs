@@ -81,7 +81,7 @@ pub(crate) struct Node {
     /// Where we listen.
     pub(crate) listening: Mutex<Vec<Addr>>,
     pub(crate) storing: Arc<Semaphore>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     started: Instant,
 }
 
@@ -91,7 +91,7 @@ impl Node {
         journal: Arc<dyn JournalHost>,
         chunks: Arc<dyn ChunkHost>,
         gate: Arc<Gate>,
-        events: mpsc::Sender<Event>,
+        events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
             me,
@@ -137,9 +137,8 @@ impl Node {
 
     /// Tells the host, if it listens.
     pub(crate) fn tell(&self, event: Event) {
-        if let Err(error) = self.events.try_send(event) {
-            tracing::debug!(%error, "event not taken");
-        }
+        // Fails only when nobody takes the events any more.
+        let _ = self.events.send(event);
     }
 }
 
@@ -170,7 +169,32 @@ pub(crate) fn device_of(peer: &PeerId) -> Option<DeviceId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::behaviour::gate::Strangers;
+    use crate::testing::journal::FakeJournal;
+    use crate::testing::store::FakeStore;
+    use cas::{ChunkId, Content, ContentId};
     use libp2p::identity::Keypair;
+
+    #[test]
+    fn news_wait_for_a_host_that_is_slow_and_none_is_lost() {
+        let me = DeviceId::from_bytes([1; 32]);
+        let journal = Arc::new(FakeJournal::new(me, &[me], 1));
+        let gate = Arc::new(Gate::new(Strangers::Refused));
+        let (events, mut told) = crate::handle::event_channel();
+        let node = Node::new(me, journal, Arc::new(FakeStore::new()), gate, events);
+        let all: Vec<Event> = (0..50_000u32)
+            .map(|n| {
+                let mut id = [0; 32];
+                id[..4].copy_from_slice(&n.to_be_bytes());
+                let id = ContentId::chunk(ChunkId::from_bytes(id));
+                Event::ContentArrived(Content { id, len: 1 })
+            })
+            .collect();
+        all.iter().for_each(|event| node.tell(event.clone()));
+        for event in all {
+            assert_eq!(told.try_recv(), Ok(event));
+        }
+    }
 
     #[test]
     fn device_and_peer_are_the_same_key() {

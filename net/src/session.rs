@@ -394,7 +394,7 @@ impl Runner {
         }
         let message = Message::decode(frame).map_err(ReadError::from)?;
         let greeting = matches!(message, Message::Hello(_));
-        let holds = matches!(message, Message::Holds(_));
+        let holds = matches!(&message, Message::Holds(held) if !held.tips.is_empty());
         let told = matches!(
             message,
             Message::Hello(_)

@@ -19,7 +19,7 @@ use crate::behaviour::gate::{Gate, Strangers};
 use crate::behaviour::{self, Behaviour, Discovery};
 use crate::driver::{self, Parts};
 use crate::error::StartError;
-use crate::handle::{EventStream, Handle, Inner};
+use crate::handle::{EventStream, Handle, Inner, event_channel};
 use crate::host::{ChunkHost, JournalHost};
 use crate::node::{Node, device_of};
 use crate::peers::AddressBook;
@@ -56,7 +56,7 @@ pub fn start(
     let discovery = if config.mdns { Discovery::Mdns } else { Discovery::Off };
     let mut swarm = behaviour::swarm(&keypair, gate.clone(), discovery)?;
     listen(&mut swarm, &config.listen)?;
-    let (events, event_stream) = mpsc::channel(limits::EVENT_QUEUE_MAX);
+    let (events, event_stream) = event_channel();
     let (command_sender, commands) = mpsc::channel(limits::COMMAND_QUEUE_MAX);
     let (fetch, fetch_inputs) = transfer::channel();
     let members = Arc::new(Notify::new());

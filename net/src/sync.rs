@@ -150,7 +150,7 @@ pub struct Session {
     effects: VecDeque<Effect>,
     theirs: Frontier,
     their_holds: Option<Frontier>,
-    our_holds: Option<Frontier>,
+    our_holds: Frontier,
     their_lack: u64,
     our_lack: u64,
     // Sending.
@@ -186,7 +186,7 @@ impl Session {
             theirs: Frontier::default(),
             effects: VecDeque::from([Effect::Send(Message::Hello(hello))]),
             their_holds: None,
-            our_holds: None,
+            our_holds: Frontier::default(),
             their_lack: 0,
             our_lack: 0,
             sent: 0,
@@ -406,12 +406,11 @@ impl Session {
         }
     }
 
-    /// All content under `holds` is here; told only when it changed.
+    /// All content under `holds` is here; told only when it changed. Nothing takes back what was told.
     pub fn handle_holds(&mut self, holds: Option<Frontier>) {
-        if let Some(holds) = holds
-            && self.our_holds.as_ref() != Some(&holds)
-        {
-            self.our_holds = Some(holds.clone());
+        let holds = holds.unwrap_or_default();
+        if self.our_holds != holds {
+            self.our_holds = holds.clone();
             self.effects.push_back(Effect::Send(Message::Holds(holds)));
         }
     }

@@ -251,6 +251,8 @@ impl Fetcher {
                     self.node.tell(Event::ContentArrived(content));
                     self.node.bump_changed();
                 }
+                Effect::OutOfReach(content) => self.node.tell(Event::ContentOutOfReach(content)),
+                Effect::WithinReach(content) => self.node.tell(Event::ContentWithinReach(content)),
                 Effect::Strike(peer) => self.strike(peer),
                 Effect::Full => self.node.tell(Event::StoreFull),
                 Effect::Answer { ticket, result } => {

@@ -4,18 +4,22 @@
 //!
 //! Invariants:
 //! - a content is pending from before the entry that names it is shown until every chunk is here;
-//! - `held` never names an entry one of whose contents is missing here or not durable;
+//! - `held` never names an entry one of whose contents is missing here or not durable; where damage is found or
+//!   the last stop was not in order, nothing is held until every content has been looked at again;
 //! - a read that waits for a peer ends within [`FETCH_WAIT`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cas::store::Store;
 use cas::{ChunkId, ChunkSource, Content, ContentId, ReadError, Unavailable};
 use journal::op::{Op, Value};
-use journal::{EntryId, Frontier, Register};
+use journal::{EntryId, Frontier, Opened, Register};
 use parking_lot::Mutex;
 
 use super::Drive;
@@ -38,6 +42,8 @@ pub struct Fetching {
     pending_bytes: AtomicU64,
     file: std::path::PathBuf,
     keep: Keep,
+    /// Wakes whoever walks the contents.
+    walker: OnceLock<SyncSender<()>>,
 }
 
 #[derive(Default)]
@@ -45,10 +51,21 @@ struct Pending {
     contents: BTreeMap<ContentId, Waiting>,
     /// Everything under this frontier is here and durable.
     held: Frontier,
-    /// The walk after the start has not ended yet.
-    walking: bool,
+    /// Walks through the contents that are due or under way: after the start, and whenever damage is found.
+    walks: usize,
     /// Chunks have arrived since the store was last made durable.
     unsynced: bool,
+    /// Something pending was complete here before, and has been damaged since.
+    damaged: bool,
+}
+
+/// Who has a content that is not here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reach {
+    /// Nobody who is connected.
+    Nobody,
+    /// Somebody who is connected, perhaps.
+    Somebody,
 }
 
 struct Waiting {
@@ -59,20 +76,27 @@ struct Waiting {
 }
 
 impl Fetching {
-    /// Reads what was held when the drive was last closed; nothing when the file is missing or odd.
-    pub fn load(dir: &Path, keep: Keep) -> Self {
+    /// Reads what was held when the drive was last closed; nothing when the file is missing or odd, or when chunks may
+    /// have been lost since.
+    pub fn load(dir: &Path, keep: Keep, opened: Opened, store: &Store) -> Self {
         let file = dir.join("held");
-        let held = std::fs::read(&file)
-            .ok()
-            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
-            .unwrap_or_default();
-        let pending = Pending { held, walking: true, ..Pending::default() };
+        let lost =
+            opened == Opened::PowerLoss || store.lost_records() || !store.quarantined().is_empty();
+        let held = match lost {
+            true => Frontier::default(),
+            false => std::fs::read(&file)
+                .ok()
+                .and_then(|bytes| postcard::from_bytes(&bytes).ok())
+                .unwrap_or_default(),
+        };
+        let pending = Pending { held, walks: 1, ..Pending::default() };
         Self {
             pending: Mutex::new(pending),
             receiving: Mutex::new(()),
             pending_bytes: AtomicU64::new(0),
             file,
             keep,
+            walker: OnceLock::new(),
         }
     }
 
@@ -100,6 +124,22 @@ impl Fetching {
     /// Whether `content` is pending and every connected member has said it lacks it.
     pub fn is_out_of_reach(&self, content: &ContentId) -> bool {
         self.pending.lock().contents.get(content).is_some_and(|w| w.nobody)
+    }
+
+    /// Whether contents that were complete here are among those that are pending.
+    pub(super) fn was_damaged(&self) -> bool {
+        self.pending.lock().damaged
+    }
+
+    /// Somebody looks at `register` and finds `content` named there. A walk through the contents knows no names; the
+    /// names that matter are those that were looked at.
+    pub(super) fn looked_at(&self, content: &ContentId, register: &Register) {
+        let mut pending = self.pending.lock();
+        if let Some(waiting) = pending.contents.get_mut(content)
+            && !waiting.registers.contains(register)
+        {
+            waiting.registers.push(register.clone());
+        }
     }
 
     /// Writes down what is held, so that the next start need not look at every content.
@@ -176,7 +216,10 @@ impl Drive {
                 continue;
             };
             for (register, content) in contents {
-                if !self.is_complete(content) && self.fetching.add(content, Some(&register)) {
+                if self.is_complete(content) {
+                    // By writes of our own, perhaps, that are not durable yet.
+                    self.fetching.pending.lock().unsynced = true;
+                } else if self.fetching.add(content, Some(&register)) {
                     wanted.push(content);
                 }
             }
@@ -214,11 +257,39 @@ impl Drive {
         }
     }
 
-    /// After a start: asks for everything a version names and the store lacks. When what was held
-    /// at the last clean stop is all there is, nothing is looked at.
-    pub fn walk_contents(&self, trust_held: bool) {
-        let frontier = self.journal.frontier();
-        let complete = trust_held && self.fetching.pending.lock().held == frontier;
+    /// Tells when the contents must be walked through once more. Asked for once, before the first walk.
+    pub fn walks(&self) -> Receiver<()> {
+        // One call stands for all that come before it is answered.
+        let (walker, calls) = sync_channel(1);
+        let _ = self.fetching.walker.set(walker);
+        calls
+    }
+
+    /// A chunk that was here is not any more: what is held is unknown until every content was looked at, and what is
+    /// missing then is fetched.
+    pub(super) fn damage_found(&self) {
+        {
+            let mut pending = self.fetching.pending.lock();
+            pending.held = Frontier::default();
+            pending.walks += 1;
+            pending.damaged = true;
+        }
+        // What was announced is taken back.
+        self.announce();
+        if let Some(walker) = self.fetching.walker.get() {
+            // Full: the walker is called already. Closed: the drive is being closed.
+            let _ = walker.try_send(());
+        }
+    }
+
+    /// After a start, and after damage: asks for everything a version names and the store lacks. When what was held at
+    /// the last clean stop is all there is, nothing is looked at.
+    pub fn walk_contents(&self) {
+        let (due, held) = {
+            let pending = self.fetching.pending.lock();
+            (pending.walks, pending.held.clone())
+        };
+        let complete = held == self.journal.frontier();
         let mut cursor = None;
         let mut looking = !complete && self.fetching.keeps_all();
         while looking {
@@ -232,10 +303,13 @@ impl Drive {
             cursor = next;
             looking = cursor.is_some();
         }
-        self.fetching.pending.lock().walking = false;
-        if let Some(net) = self.net() {
-            net.journal_changed();
+        {
+            let mut pending = self.fetching.pending.lock();
+            pending.walks = pending.walks.saturating_sub(due);
+            // A crashed process may have left chunks that are here and not durable.
+            pending.unsynced |= !complete;
         }
+        self.announce();
     }
 
     /// Asks again for everything that is pending; used when net starts after the walk did.
@@ -247,45 +321,23 @@ impl Drive {
         self.want(contents);
     }
 
-    /// `net` says that every chunk of `content` is in the store.
-    pub fn content_arrived(&self, content: Content) {
-        let registers = self.fetching.remove(&content.id);
-        self.show(&registers);
-        if self.fetching.pending_count() == 0
-            && let Some(net) = self.net()
-        {
-            net.journal_changed();
-        }
+    /// `net` says that every chunk of `content` is in the store. Gives the names that read differently now.
+    pub(super) fn content_arrived(&self, content: &Content) -> Vec<Register> {
+        self.fetching.remove(&content.id)
     }
 
-    /// `net` says that nobody who is connected has `content`; the name shows an older version.
-    pub fn content_out_of_reach(&self, content: &ContentId) {
-        self.set_out_of_reach(content, true);
-    }
-
-    /// A member has come online: what was out of reach may be had again.
-    pub fn members_came(&self) {
-        let ids: Vec<ContentId> = {
-            let pending = self.fetching.pending.lock();
-            pending.contents.iter().filter(|(_, w)| w.nobody).map(|(id, _)| *id).collect()
-        };
-        for id in ids {
-            self.set_out_of_reach(&id, false);
-        }
-    }
-
-    fn set_out_of_reach(&self, content: &ContentId, nobody: bool) {
-        let registers = {
-            let mut pending = self.fetching.pending.lock();
-            match pending.contents.get_mut(content) {
-                Some(waiting) if waiting.nobody != nobody => {
-                    waiting.nobody = nobody;
-                    waiting.registers.clone()
-                }
-                _ => return,
+    /// `net` says whether all who are connected lack `content`, so that its names show an older version. Gives the
+    /// names that read differently now.
+    pub(super) fn content_reach(&self, content: &Content, reach: Reach) -> Vec<Register> {
+        let nobody = reach == Reach::Nobody;
+        let mut pending = self.fetching.pending.lock();
+        match pending.contents.get_mut(&content.id) {
+            Some(waiting) if waiting.nobody != nobody => {
+                waiting.nobody = nobody;
+                waiting.registers.clone()
             }
-        };
-        self.show(&registers);
+            _ => Vec::new(),
+        }
     }
 
     /// The frontier under which every content is here and durable, or none before anything is known.
@@ -294,7 +346,7 @@ impl Drive {
         let (drained, unsynced) = {
             let mut pending = self.fetching.pending.lock();
             let all = self.fetching.keep == Keep::All;
-            let drained = all && !pending.walking && pending.contents.is_empty();
+            let drained = all && pending.walks == 0 && pending.contents.is_empty();
             (drained, drained && std::mem::take(&mut pending.unsynced))
         };
         if drained {
@@ -304,7 +356,12 @@ impl Drive {
                 self.fetching.pending.lock().unsynced = true;
                 return None;
             }
-            self.fetching.pending.lock().held = frontier;
+            let mut pending = self.fetching.pending.lock();
+            // Unless damage was found meanwhile.
+            if pending.walks == 0 {
+                pending.held = frontier;
+                pending.damaged = false;
+            }
         }
         drop(step);
         let held = self.fetching.pending.lock().held.clone();
@@ -319,17 +376,34 @@ impl Drive {
 
 impl ChunkSource for Drive {
     fn chunk(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
-        match self.store.get(id) {
-            Err(ReadError::Missing { .. }) => {}
+        let damaged = match self.store.get(id) {
+            Err(ReadError::Missing { .. }) => false,
             Err(ReadError::Corrupt { .. }) => {
-                tracing::error!(chunk = %id, "chunk on disk does not match its name; fetching it again");
-                self.notice(
-                    format!("a chunk on this disk was damaged ({id:?})"),
-                    "it is fetched again from another device; check the disk".into(),
-                );
+                self.tell_damage(id);
+                true
             }
             other => return other,
+        };
+        let fetched = self.fetch(id);
+        if damaged && fetched.is_err() {
+            self.damage_found();
         }
+        fetched
+    }
+}
+
+impl Drive {
+    /// Tells the user of a damaged chunk.
+    pub(super) fn tell_damage(&self, id: &ChunkId) {
+        tracing::error!(chunk = %id, "chunk on disk does not match its name; fetching it again");
+        self.notice(
+            format!("a chunk on this disk was damaged ({id:?})"),
+            "it is fetched again from another device; check the disk".into(),
+        );
+    }
+
+    /// Gets a chunk from whoever is connected, for somebody who waits.
+    fn fetch(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
         let unavailable = |reason| ReadError::Unavailable { id: *id, reason };
         let net = self.net().ok_or_else(|| unavailable(Unavailable::Nobody))?;
         match net.fetch_now_blocking(vec![*id], FETCH_WAIT) {
@@ -349,3 +423,6 @@ impl ChunkSource for Drive {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

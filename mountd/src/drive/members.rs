@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use journal::EntryId;
 use journal::op::{Op, Role};
-use journal::{DeviceId, EntryId};
 use net::invite::Ticket;
 
 use super::Drive;
@@ -57,23 +57,5 @@ impl Drive {
     pub fn has_caught_up(&self) -> bool {
         self.own_role().is_some()
             && self.net().is_some_and(|net| net.peers().iter().any(|p| p.connected && p.caught_up))
-    }
-
-    /// A member has come online: what was out of reach may be had again.
-    pub fn member_came(&self, device: DeviceId) {
-        self.online.lock().insert(device);
-        self.members_came();
-        self.reach_changed();
-    }
-
-    /// A member has gone: what only it had is out of reach.
-    pub fn member_left(&self, device: DeviceId) {
-        self.online.lock().remove(&device);
-        self.reach_changed();
-    }
-
-    /// What is pending may read differently now: its newest version, or the newest that is here.
-    fn reach_changed(&self) {
-        self.show(&self.fetching.pending_registers());
     }
 }

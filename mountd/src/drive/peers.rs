@@ -210,6 +210,11 @@ impl ChunkHost for Drive {
         match self.store.get_stored(id) {
             Ok(chunk) => Some(chunk),
             Err(cas::ReadError::Missing { .. }) => None,
+            Err(cas::ReadError::Corrupt { .. }) => {
+                self.tell_damage(id);
+                self.damage_found();
+                None
+            }
             Err(error) => {
                 tracing::error!(%error, chunk = %id, "chunk cannot be given to a peer");
                 None

@@ -66,6 +66,9 @@ impl Drive {
     }
 
     fn within_reach(&self, node: ViewNode) -> Result<ViewNode, StateError> {
+        if let ViewKind::File(file) = &node.kind {
+            self.fetching.looked_at(&file.content.id, &node.register);
+        }
         if !self.is_arriving(&node) {
             return Ok(node);
         }

@@ -45,6 +45,9 @@ impl Drive {
         let checked = self.journal.verify(&mut |done| tell("checking the journal", done, entries));
         let checked = checked.map_err(|e| Failure::of(&e))?;
         let repaired = if repair { self.repair(&bad) } else { 0 };
+        if repaired < bad.len() as u64 {
+            self.damage_found();
+        }
         Ok(VerifyReport {
             chunks: scrubbed.chunks,
             bad: bad.len() as u64,
@@ -66,7 +69,8 @@ impl Drive {
             for content in contents {
                 let content = Content { id: content.id, len: content.len };
                 // What has never been here is on its way, not lost.
-                if self.fetching.is_pending(&content.id) && !self.store.lost_records() {
+                let damaged = self.store.lost_records() || self.fetching.was_damaged();
+                if self.fetching.is_pending(&content.id) && !damaged {
                     continue;
                 }
                 let missing = cas::missing_chunks(content, &self.store, LOST_MAX);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cas::MissingChunks;
+
 use super::*;
 use crate::testing::Rng;
 
@@ -32,6 +34,7 @@ struct World {
     asked: usize,
     complete: BTreeSet<ContentId>,
     answers: BTreeMap<u64, Result<(), FetchError>>,
+    out_of_reach: BTreeSet<ContentId>,
     strikes: usize,
     full: usize,
 }
@@ -82,6 +85,13 @@ impl World {
                 Effect::Complete(content) => {
                     assert!(self.missing(&content, 1).complete);
                     assert!(self.complete.insert(content.id), "complete twice");
+                    self.out_of_reach.remove(&content.id);
+                }
+                Effect::OutOfReach(content) => {
+                    assert!(self.out_of_reach.insert(content.id), "out of reach twice");
+                }
+                Effect::WithinReach(content) => {
+                    assert!(self.out_of_reach.remove(&content.id), "was not out of reach");
                 }
                 Effect::Strike(_) => self.strikes += 1,
                 Effect::Full => self.full += 1,
@@ -272,6 +282,132 @@ fn what_a_vanished_peer_owed_is_asked_of_others_and_nothing_twice() {
 }
 
 #[test]
+fn what_only_waited_for_a_peer_that_leaves_is_asked_of_the_others() {
+    let mut world = World::default();
+    let large = world.add(1, 0..5000);
+    world.peer(1, 0..5000);
+    world.peer(2, []);
+    world.scheduler.want(&[large], Background, 0);
+    world.carry_out();
+    // The second lacks everything it is asked for, so that most of it waits for the first alone.
+    while world.answer(2, Background) {}
+    for _ in 0..100 {
+        world.answer(1, Background);
+    }
+    // The second has it by now and says so; only then the first leaves.
+    world.holders.insert(device(2), (0..5000).map(chunk).collect());
+    world.scheduler.peer_news(&device(2), 0);
+    world.carry_out();
+    world.gone(1);
+    world.run();
+    assert!(world.complete.contains(&large.id), "{} of 5000 are here", world.here.len());
+}
+
+#[test]
+fn what_only_waited_for_a_peer_that_leaves_is_tried_again_without_news() {
+    let mut world = World::default();
+    let large = world.add(1, 0..5000);
+    world.peer(1, 0..5000);
+    world.peer(2, []);
+    world.scheduler.want(&[large], Background, 0);
+    let ticket = world.scheduler.fetch(&[chunk(4000)], 0);
+    world.carry_out();
+    while world.answer(2, Background) || world.answer(2, Foreground) {}
+    world.gone(1);
+    world.run();
+    assert_eq!(world.answers[&ticket], Err(FetchError::NobodyHasIt));
+    world.holders.insert(device(2), (0..5000).map(chunk).collect());
+    world.now_ms = world.scheduler.next_ms().expect("nothing will ever be asked for again");
+    world.scheduler.handle_time(world.now_ms);
+    world.run();
+    assert!(world.complete.contains(&large.id), "{} of 5000 are here", world.here.len());
+}
+
+#[test]
+fn what_an_absent_device_has_stops_nothing_and_fills_no_memory() {
+    let mut world = World::default();
+    let absent = limits::TRACKED_CHUNKS_MAX as u32 * 2;
+    let contents: Vec<Content> = (0..absent).map(|n| world.add(n, n..n + 1)).collect();
+    let here = world.add(absent, absent..absent + 10);
+    world.peer(1, absent..absent + 10);
+    world.scheduler.want(&contents, Background, 0);
+    world.scheduler.want(&[here], Background, 0);
+    world.run();
+    assert!(world.complete.contains(&here.id));
+    let tracked = world.scheduler.chunks.len();
+    assert!(tracked < limits::TRACKED_CHUNKS_MAX, "{tracked} chunks are kept in memory");
+    assert_eq!(world.asked, absent as usize + 10, "asked again without a reason");
+    world.holders.insert(device(1), (0..absent).map(chunk).collect());
+    world.scheduler.peer_news(&device(1), 0);
+    world.run();
+    assert_eq!(world.scheduler.wanted(), 0);
+}
+
+#[test]
+fn what_everybody_connected_lacks_is_out_of_reach_until_somebody_comes_or_has_news() {
+    let mut world = World::default();
+    let (lost, had) = (world.add(1, 0..600), world.add(2, 1000..1010));
+    let out = BTreeSet::from([lost.id]);
+    world.scheduler.want(&[lost, had], Background, 0);
+    world.run();
+    assert!(world.out_of_reach.is_empty(), "nobody is connected who could have said so");
+    // Each lacks another part, and nobody all of it: one chunk that nobody has is enough.
+    world.peer(1, (1..600).filter(|n| n % 2 == 0).chain(1000..1010));
+    world.carry_out();
+    world.peer(2, (1..600).filter(|n| n % 2 == 1));
+    while world.answer(1, Background) {}
+    assert!(world.out_of_reach.is_empty(), "the second has not answered yet");
+    world.run();
+    assert_eq!(world.out_of_reach, out);
+    assert_eq!(world.here.len(), 599 + 10);
+    assert!(world.complete.contains(&had.id));
+
+    // Asked again after a while, and still so: nothing new to tell.
+    world.now_ms = world.scheduler.next_ms().unwrap();
+    world.scheduler.handle_time(world.now_ms);
+    assert_eq!(world.out_of_reach, out);
+    world.run();
+    assert_eq!(world.out_of_reach, out);
+
+    world.peer(3, []);
+    world.carry_out();
+    assert!(world.out_of_reach.is_empty(), "the third has not been asked yet");
+    world.run();
+    assert_eq!(world.out_of_reach, out);
+
+    world.scheduler.peer_news(&device(3), world.now_ms);
+    world.carry_out();
+    assert!(world.out_of_reach.is_empty(), "the third may have it now");
+    world.run();
+    assert_eq!(world.out_of_reach, out);
+
+    // A member that never said a word of news has it all the same.
+    world.holders.insert(device(2), (0..600).map(chunk).collect());
+    world.now_ms = world.scheduler.next_ms().unwrap();
+    world.scheduler.handle_time(world.now_ms);
+    world.run();
+    assert!(world.complete.contains(&lost.id));
+    assert!(world.out_of_reach.is_empty());
+}
+
+#[test]
+fn what_only_the_one_who_left_has_is_out_of_reach() {
+    let mut world = World::default();
+    let wanted = world.add(1, 0..3000);
+    world.peer(1, 0..3000);
+    world.peer(2, []);
+    world.scheduler.want(&[wanted], Background, 0);
+    world.carry_out();
+    while world.answer(2, Background) {}
+    world.gone(1);
+    world.run();
+    assert_eq!(world.out_of_reach, BTreeSet::from([wanted.id]));
+    world.peer(1, 0..3000);
+    world.run();
+    assert!(world.complete.contains(&wanted.id) && world.out_of_reach.is_empty());
+}
+
+#[test]
 fn foreground_has_its_own_lane_and_overtakes_what_only_waits() {
     let mut world = World::default();
     let large = world.add(1, 0..5000);
@@ -445,6 +581,11 @@ fn random_peers_that_come_go_lie_and_lack_end_with_everything_here() {
                 }
             }
             world.complete.clear();
+            // Nothing is tracked that neither stands in a queue nor is asked for, or its content would never end.
+            let idle = world.scheduler.chunks.values().filter(|chunk| {
+                !chunk.parked && chunk.asked == Both::default() && chunk.queued == Both::default()
+            });
+            assert_eq!(idle.count(), 0, "seed {seed}");
         }
         world.scheduler.want(&contents, Background, world.now_ms);
         world.peer(9, 0..900);

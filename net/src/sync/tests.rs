@@ -7,6 +7,7 @@ use super::*;
 use crate::host::JournalHost as _;
 use crate::testing::Rng;
 use crate::testing::journal::{FakeJournal, id_of};
+use journal::chain::Tip;
 
 fn device(n: u8) -> DeviceId {
     DeviceId::from_bytes([n; 32])
@@ -462,4 +463,22 @@ fn reached_says_yes_only_when_the_tips_prove_it() {
     let forked = frontier(&[tip(1, 6, 6), tip(1, 7, 7), tip(2, 1, 9)]);
     assert!(!reached(&target, &forked), "which branch is it on?");
     assert!(reached(&Frontier::default(), &Frontier::default()));
+}
+
+#[test]
+fn what_was_said_to_be_held_can_be_taken_back() {
+    let hello = || Hello { frontier: Frontier::default(), addrs: vec![], wall_ms: 0 };
+    let mut session = Session::new(hello());
+    let tip = Tip { device: device(1), seq: 3, entry: EntryId::from_bytes([4; 32]) };
+    let held = Frontier { tips: vec![tip] };
+    let mut said = Vec::new();
+    for holds in [None, Some(held.clone()), Some(held.clone()), None, None] {
+        session.handle_holds(holds);
+        while let Some(effect) = session.poll_effect() {
+            if let Effect::Send(Message::Holds(frontier)) = effect {
+                said.push(frontier);
+            }
+        }
+    }
+    assert_eq!(said, [held, Frontier::default()]);
 }
