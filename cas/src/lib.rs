@@ -36,7 +36,7 @@ pub use error::{OpenError, PathError, ReadError, Unavailable, WriteError};
 pub use id::{ChunkId, ContentId, ContentKind, IdKey};
 pub use missing::{MissingChunks, missing_chunks};
 pub use reader::{ChunkSource, Content, Reader};
-pub use rewrite::{Edits, rewrite};
+pub use rewrite::{Edits, Written, rewrite};
 pub use store::{Config, ScrubReport, ScrubStep, Store, Usage};
 pub use stored::StoredChunk;
 pub use writer::Writer;

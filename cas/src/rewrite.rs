@@ -25,8 +25,19 @@ use crate::writer::{Item, Pipeline, whole_zero_chunks};
 /// A change of class costs cutting the whole content anew, so it waits for a rewrite that changes at least one part in
 /// this many of it.
 const CLASS_CHANGE_DIVISOR: u64 = 4;
+/// Contents up to this length are cut by content however they were written: they have few chunks, bytes.
+const FIXED_CONTENT_MIN: u64 = 1 << 20;
 /// Length of the buffer that chunks are cut from, bytes; longer where the longest chunk asks for it.
 const SEGMENT_LEN: usize = 256 << 10;
+
+/// How changes were written, as far as it matters for how the content is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Written {
+    /// From front to back, or in few places.
+    InOrder,
+    /// Here and there, as databases, disk images and downloads are.
+    AtRandom,
+}
 
 /// The bytes that changed.
 pub trait Edits {
@@ -34,10 +45,15 @@ pub trait Edits {
     fn ranges(&self) -> &[Range<u64>];
     /// Fills `buf` from `offset`; asked for bytes inside one range only.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// How they were written.
+    fn written(&self) -> Written {
+        Written::InOrder
+    }
 }
 
 /// Stores the content of `new_len` bytes that has the edits' bytes in their ranges, elsewhere the base's, and beyond it
-/// zeros. The class is the base's as long as that makes sense.
+/// zeros. The class is the base's as long as that makes sense; what is written anew and at random gets chunks of fixed
+/// length.
 pub fn rewrite(
     store: &Store,
     base: Option<&Reader>,
@@ -76,10 +92,17 @@ pub fn rewrite_as(
 
 /// The class for the new content.
 fn class_after(base: Option<&Reader>, edits: &dyn Edits, new_len: u64) -> Result<Class, ReadError> {
-    let Some(base) = base else { return Ok(Class::for_len(new_len)) };
+    let fresh = match edits.written() {
+        Written::AtRandom if new_len > FIXED_CONTENT_MIN => Class::Fixed64K,
+        Written::AtRandom | Written::InOrder => Class::for_len(new_len),
+    };
+    let Some(base) = base else { return Ok(fresh) };
     // A content of one chunk does not tell its class, and costs nothing to cut anew.
-    let Some(class) = base.manifest_class()? else { return Ok(Class::for_len(new_len)) };
-    let better = class.keep_or_change(new_len);
+    let Some(class) = base.manifest_class()? else { return Ok(fresh) };
+    let better = match fresh {
+        Class::Fixed64K => fresh,
+        _ => class.keep_or_change(new_len),
+    };
     let changed: u64 = edits
         .ranges()
         .iter()

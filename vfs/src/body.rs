@@ -11,11 +11,12 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cas::{Content, Edits, Writer};
+use cas::{Content, Edits, Writer, Written};
 
 use crate::contents::{Contents, Pinned, Wait};
 use crate::error::FsError;
 use crate::overlay::{Overlay, RangeSet};
+use crate::pattern::Pattern;
 
 /// Longest file, bytes: what signed file offsets can name.
 pub(crate) const FILE_LEN_MAX: u64 = i64::MAX as u64;
@@ -35,6 +36,7 @@ pub(crate) struct Patched {
     base_valid: u64,
     overlay: Overlay,
     len: u64,
+    pattern: Pattern,
 }
 
 /// An unfinished file as the spool log describes it.
@@ -129,6 +131,7 @@ impl Body {
         }
         let patched = self.patched(contents)?;
         patched.overlay.write_at(offset, data)?;
+        patched.pattern.note(offset, len);
         patched.len = patched.len.max(end);
         Ok(())
     }
@@ -179,7 +182,8 @@ impl Body {
                     return Err(error);
                 }
             };
-            *self = Self::Patched(Patched { base, base_valid: len, overlay, len });
+            let pattern = Pattern::default();
+            *self = Self::Patched(Patched { base, base_valid: len, overlay, len, pattern });
         }
         match self {
             Self::Patched(patched) => Ok(patched),
@@ -275,7 +279,8 @@ impl Body {
         let overlay = Overlay::reopen(dir, number, ranges)?;
         let base_len = base.as_ref().map_or(0, |base| base.content().len);
         let base_valid = checkpoint.base_valid.min(base_len);
-        Ok(Self::Patched(Patched { base, base_valid, overlay, len: checkpoint.len }))
+        let (len, pattern) = (checkpoint.len, Pattern::default());
+        Ok(Self::Patched(Patched { base, base_valid, overlay, len, pattern }))
     }
 
     /// The overlay of a file nobody wants any more.
@@ -354,7 +359,11 @@ impl Patched {
         let mut ranges = self.overlay.ranges().clone();
         // What was cut off below the base's end and is covered again reads as zeros, not as the base.
         ranges.insert(self.base_valid..base_len.min(self.len));
-        let edits = OverlayEdits { overlay: &self.overlay, ranges: ranges.iter().collect() };
+        let edits = OverlayEdits {
+            overlay: &self.overlay,
+            ranges: ranges.iter().collect(),
+            written: self.pattern.written(),
+        };
         let base = self.base.as_ref().map(|base| &base.anywhere);
         Ok(cas::rewrite(&contents.store, base, &edits, self.len)?)
     }
@@ -363,9 +372,14 @@ impl Patched {
 struct OverlayEdits<'a> {
     overlay: &'a Overlay,
     ranges: Vec<Range<u64>>,
+    written: Written,
 }
 
 impl Edits for OverlayEdits<'_> {
+    fn written(&self) -> Written {
+        self.written
+    }
+
     fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mount ─► fuse ─► fs ─► drafts (pure)   what is not published yet, and when it may be
-//!                   ├──► file, body ─► overlay, contents ─► cas
+//!                   ├──► file, body ─► overlay, pattern, contents ─► cas
 //!                   ├──► inode, handles  what kernels and programs hold
 //!                   ├──► spool           what no crash may lose
 //!                   └──► traits          the tree, publishing, time: implemented by the daemon
@@ -25,6 +25,7 @@ mod handles;
 mod inode;
 pub mod mount;
 mod overlay;
+mod pattern;
 mod space;
 mod spool;
 pub mod traits;

@@ -230,6 +230,42 @@ fn the_class_changes_only_when_much_of_the_content_does() {
     assert_eq!(class(grown), Class::Cdc64K);
 }
 
+/// The same patch, written here and there.
+struct AtRandom(Patch);
+
+impl Edits for AtRandom {
+    fn ranges(&self) -> &[Range<u64>] {
+        self.0.ranges()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn written(&self) -> Written {
+        Written::AtRandom
+    }
+}
+
+#[test]
+fn what_is_written_anew_at_random_is_cut_at_fixed_lengths() {
+    let store = Store::in_memory(KEY);
+    let class = |content: Content| store.read(content).unwrap().class();
+    let data = noise(4 << 20, 1);
+    let new = rewrite(&store, None, &AtRandom(patch(vec![0..4 << 20], 1)), 4 << 20).unwrap();
+    assert_eq!(class(new), Class::Fixed64K);
+    let reader = store.read(write(&store, Class::Cdc16K, &data)).unwrap();
+    let little =
+        rewrite(&store, Some(&reader), &AtRandom(patch(vec![5..900], 1)), 4 << 20).unwrap();
+    assert_eq!(class(little), Class::Cdc16K, "cutting all anew is not worth a small change");
+    let much = AtRandom(patch(vec![0..1 << 20, 2 << 20..3 << 20], 1));
+    let much = rewrite(&store, Some(&reader), &much, 4 << 20).unwrap();
+    assert_eq!(class(much), Class::Fixed64K);
+    let reader = store.read(much).unwrap();
+    let again = rewrite(&store, Some(&reader), &patch(vec![0..4 << 20], 1), 4 << 20).unwrap();
+    assert_eq!(class(again), Class::Fixed64K, "a class once found fit stays");
+}
+
 #[test]
 fn an_error_of_the_edits_is_told() {
     struct Broken([Range<u64>; 1]);
