@@ -52,7 +52,7 @@ mod seal;
 
 pub use attrs::XattrMode;
 pub use dirs::DirEntry;
-pub use io::Opened;
+pub use io::{Near, Opened};
 pub use lookup::Entry;
 pub use remote::Stale;
 pub use rename::RenameMode;

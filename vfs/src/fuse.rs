@@ -25,13 +25,13 @@ use rustix::fs::OFlags;
 use crate::attr::{Attr, Caller, SetAttr};
 use crate::errno::errno;
 use crate::error::FsError;
-use crate::fs::{Entry, Fs, RenameMode, Wait, XattrMode};
+use crate::fs::{Entry, Fs, Near, RenameMode, Wait, XattrMode};
 
 mod convert;
 mod pool;
 
 use convert::{file_attr, file_type, set_time};
-use pool::{Pool, PoolHandle};
+use pool::{Job, Pool};
 
 /// How long the kernel may remember names and attributes. Everything others change is told to it, so this only bounds
 /// the harm of a message that was lost.
@@ -131,7 +131,8 @@ impl Fuse {
             guarded(|| match fs.read(fh, offset, size, Wait::Allowed) {
                 Ok(data) => {
                     reply.data(&data);
-                    read_ahead(&fs, &pool, fh, (offset, data.len()));
+                    let try_run = |job| pool.try_run(job);
+                    read_ahead(&fs, try_run, fh, (offset, data.len()), Near::Peers);
                 }
                 Err(error) => reply.error(error_of(&error)),
             });
@@ -140,18 +141,27 @@ impl Fuse {
 }
 
 /// Lets the pool bring what a reader in order will want next.
-fn read_ahead(fs: &Arc<Fs>, pool: &PoolHandle, fh: u64, (offset, read): (u64, usize)) {
-    while let Some((from, to)) = fs.plan_ahead(fh, offset, read) {
+fn read_ahead(
+    fs: &Arc<Fs>,
+    try_run: impl Fn(Job) -> bool,
+    fh: u64,
+    (offset, read): (u64, usize),
+    near: Near,
+) {
+    let wait = match near {
+        Near::Disk => Wait::Never,
+        Near::Peers => Wait::Allowed,
+    };
+    while let Some((from, to)) = fs.plan_ahead(fh, offset, read, near) {
         let fs = fs.clone();
         let bring = Box::new(move || {
-            guarded(|| {
-                if let Err(error) = fs.read_ahead(fh, from, to) {
-                    tracing::debug!(%error, "read-ahead failed");
-                }
+            guarded(|| match fs.read_ahead(fh, from, to, wait) {
+                Ok(()) | Err(FsError::WouldWait) => {}
+                Err(error) => tracing::debug!(%error, "read-ahead failed"),
             });
         });
         // A full pool has better things to do.
-        if !pool.try_run(bring) {
+        if !try_run(bring) {
             break;
         }
     }
@@ -372,7 +382,11 @@ impl Filesystem for Fuse {
         reply: ReplyData,
     ) {
         guarded(|| match self.fs.read(fh.0, offset, size as usize, Wait::Never) {
-            Ok(data) => reply.data(&data),
+            Ok(data) => {
+                reply.data(&data);
+                let try_run = |job| self.pool.try_run(job);
+                read_ahead(&self.fs, try_run, fh.0, (offset, data.len()), Near::Disk);
+            }
             Err(FsError::WouldWait) => self.read_waiting(fh.0, offset, size as usize, reply),
             Err(error) => reply.error(error_of(&error)),
         });

@@ -32,13 +32,25 @@ const QUICK_FINISH_LEN: u64 = 1 << 20;
 /// With more ranges than this an fsync makes a content of what is there, so that log and overlay stay small.
 const SYNC_RANGES_MAX: usize = 512;
 /// How far a file read in order is fetched from other devices ahead of the reader, bytes.
-const AHEAD_BYTES: u64 = 16 << 20;
+const AHEAD_PEERS_BYTES: u64 = 16 << 20;
+/// How far a file read in order is read from the disk and verified ahead of the reader, bytes: enough to keep disk and
+/// processors busy at once, little of the chunk cache.
+const AHEAD_DISK_BYTES: u64 = 4 << 20;
 /// Reads in order after which a file counts as read in order.
 const AHEAD_RUN_MIN: u32 = 2;
 /// The kernel asks for several parts at once, and they come in any order: this far off still counts, bytes.
 const AHEAD_SLACK: u64 = 512 << 10;
 /// Piece in which it is fetched, bytes.
 const AHEAD_PIECE: u64 = 1 << 20;
+
+/// Where what is read comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// This device.
+    Disk,
+    /// Other devices.
+    Peers,
+}
 
 /// A file was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,13 +186,23 @@ impl Core {
         Ok(buf)
     }
 
-    /// After a read that had to wait for other devices: what to bring next, if the file is read in order. The caller
-    /// runs [`Core::read_ahead`] for it elsewhere. From the disk the kernel's own read-ahead is enough.
-    pub fn plan_ahead(&self, handle: u64, offset: u64, read: usize) -> Option<(u64, u64)> {
+    /// After a read that was answered from `near`: what to bring next, if the file is read in order. The caller runs
+    /// [`Core::read_ahead`] for it elsewhere.
+    pub fn plan_ahead(
+        &self,
+        handle: u64,
+        offset: u64,
+        read: usize,
+        near: Near,
+    ) -> Option<(u64, u64)> {
         let handle = self.handles.file(handle).ok()?;
         let mut ahead = handle.ahead.lock();
         let end = offset.saturating_add(read as u64);
-        if ahead.run < AHEAD_RUN_MIN || ahead.asked_to >= end.saturating_add(AHEAD_BYTES / 2) {
+        let distance = match near {
+            Near::Disk => AHEAD_DISK_BYTES,
+            Near::Peers => AHEAD_PEERS_BYTES,
+        };
+        if ahead.run < AHEAD_RUN_MIN || ahead.asked_to >= end.saturating_add(distance / 2) {
             return None;
         }
         let len = handle.node.meta.lock().len;
@@ -193,13 +215,13 @@ impl Core {
         Some((from, to))
     }
 
-    /// Brings a part of a file here.
-    pub fn read_ahead(&self, handle: u64, from: u64, to: u64) -> Result<(), FsError> {
+    /// Brings a part of a file into the cache of chunks.
+    pub fn read_ahead(&self, handle: u64, from: u64, to: u64, wait: Wait) -> Result<(), FsError> {
         let handle = self.handles.file(handle)?;
         let pinned = handle.node.body.lock().pin(&self.contents)?;
         let Some(pinned) = pinned else { return Ok(()) };
         let len = to.saturating_sub(from).min(AHEAD_PIECE) as usize;
-        pinned.read_at(Wait::Allowed, from, &mut vec![0; len])?;
+        pinned.read_at(wait, from, &mut vec![0; len])?;
         Ok(())
     }
 

@@ -15,7 +15,8 @@ const THREADS: usize = 16;
 /// Jobs that wait for a thread.
 const QUEUE_MAX: usize = 256;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A piece of work.
+pub(super) type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads and their queue.
 pub(super) struct Pool {
@@ -26,7 +27,7 @@ pub(super) struct Pool {
 
 /// For jobs that give other jobs.
 pub(super) struct PoolHandle {
-    jobs: Option<crossbeam_channel::Sender<Job>>,
+    jobs: Option<Sender<Job>>,
 }
 
 impl Pool {
@@ -50,6 +51,11 @@ impl Pool {
         }
     }
 
+    /// Queues a job if there is room.
+    pub(super) fn try_run(&self, job: Job) -> bool {
+        try_send(self.jobs.as_ref(), job)
+    }
+
     pub(super) fn handle(&self) -> PoolHandle {
         PoolHandle { jobs: self.jobs.clone() }
     }
@@ -58,10 +64,14 @@ impl Pool {
 impl PoolHandle {
     /// Queues a job if there is room.
     pub(super) fn try_run(&self, job: Job) -> bool {
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
-            Some(Ok(())) => true,
-            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
-        }
+        try_send(self.jobs.as_ref(), job)
+    }
+}
+
+fn try_send(jobs: Option<&Sender<Job>>, job: Job) -> bool {
+    match jobs.map(|jobs| jobs.try_send(job)) {
+        Some(Ok(())) => true,
+        Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
     }
 }
 
