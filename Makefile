@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test bench bench-sync bench-mount doc ci
+.PHONY: check fmt clippy deny test bench bench-sync bench-mount bench-scale doc ci
 
 check: fmt clippy deny
 
@@ -51,10 +51,15 @@ bench-sync:
 	$(CARGO) build --locked --release --workspace --bins
 	$(CARGO) run --locked --release -p tests --bin bench -- sync $(BENCH)
 
-# Against the native file system and a plain FUSE pass-through (root, for cold caches).
+# Against the native file system, a plain FUSE pass-through and gocryptfs (root, for cold caches).
 bench-mount:
 	$(CARGO) build --locked --release --workspace --bins
 	$(CARGO) run --locked --release -p tests --bin bench -- mount $(BENCH)
+
+# Large files, directories and drives, beside the native file system (root, for cold caches; 30 GB of disk).
+bench-scale:
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p tests --bin bench -- scale $(BENCH)
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

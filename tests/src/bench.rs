@@ -2,7 +2,8 @@
 //! count, and every figure is printed with the command that repeats it.
 //!
 //! [`sync`] compares how work travels between two hosts with rsync and Syncthing; [`mount`] compares the mount with
-//! the native file system and with a FUSE file system that does nothing of its own.
+//! the native file system, with a FUSE file system that does nothing of its own and with gocryptfs; [`scale`] shows what
+//! very large files, directories and drives cost.
 //!
 //! Invariants
 //! * What arrived is compared byte for byte, outside of the time that is measured.
@@ -10,8 +11,10 @@
 
 pub mod mount;
 pub mod peers;
+pub mod scale;
 pub mod sync;
 pub mod table;
+pub mod under;
 
 /// How much work a run does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

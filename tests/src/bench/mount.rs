@@ -1,155 +1,54 @@
-//! The mount itself: what fio and plain file operations get from the native file system, from a FUSE file system that
-//! does nothing of its own, and from Atelier.
+//! The mount itself: what fio, SQLite and plain file operations get from the native file system, from a FUSE file
+//! system that does nothing of its own, from gocryptfs, and from Atelier.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Size;
 use super::table::{Better, Table};
+use super::under::{Atelier, BOUND, Gocryptfs, Native, Plain, Under};
 use crate::harness::device::Device;
 use crate::harness::program::{self, command};
-use crate::harness::site::{self, Site};
-use crate::harness::{process, tree, wait};
+use crate::harness::site::Site;
+use crate::harness::{skip, tree};
 
 const FILE_LEN: u64 = 1 << 30;
 const RANDOM_LEN: u64 = 512 << 20;
 const RANDOM_SECONDS: u64 = 10;
 const SMALL_COUNT: u64 = 5_000;
-const BOUND: Duration = Duration::from_secs(600);
+/// Transactions of one row each.
+const TRANSACTIONS: u64 = 1_000;
 
-/// A file system under test.
-trait Under {
-    fn name(&self) -> &'static str;
-    fn dir(&self) -> PathBuf;
-    /// Nothing is cached any more, neither by the kernel nor by a daemon.
-    fn cool(&mut self) -> Result<()>;
-}
-
-struct Native(PathBuf);
-
-impl Under for Native {
-    fn name(&self) -> &'static str {
-        "native"
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.0.clone()
-    }
-
-    fn cool(&mut self) -> Result<()> {
-        drop_caches()
-    }
-}
-
-struct Plain {
-    source: PathBuf,
-    at: PathBuf,
-    child: Option<Child>,
-}
-
-impl Plain {
-    fn start(site: &Site) -> Result<Plain> {
-        let mut plain =
-            Plain { source: site.dir("plain/source")?, at: site.dir("plain/mount")?, child: None };
-        plain.mount()?;
-        Ok(plain)
-    }
-
-    fn mount(&mut self) -> Result<()> {
-        let own = std::env::current_exe()?;
-        let program = own.with_file_name("passthrough");
-        let child =
-            Command::new(program).arg(&self.source).arg(&self.at).stdin(Stdio::null()).spawn()?;
-        self.child = Some(child);
-        let at = self.at.clone();
-        wait::until("the pass-through is mounted", BOUND, || {
-            Ok(process::is_mounted(&at).then_some(()))
-        })
-    }
-
-    fn unmount(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        program::ok(command("umount", []).arg(&self.at))?;
-        wait::exit_of(&mut child, BOUND)?.context("the pass-through did not end")?;
-        Ok(())
-    }
-}
-
-impl Under for Plain {
-    fn name(&self) -> &'static str {
-        "pass-through"
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.at.clone()
-    }
-
-    fn cool(&mut self) -> Result<()> {
-        self.unmount()?;
-        drop_caches()?;
-        self.mount()
-    }
-}
-
-impl Drop for Plain {
-    fn drop(&mut self) {
-        site::detach(&self.at);
-        if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-struct Atelier(Device);
-
-impl Under for Atelier {
-    fn name(&self) -> &'static str {
-        "Atelier"
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.0.mount_dir()
-    }
-
-    fn cool(&mut self) -> Result<()> {
-        self.0.unmount()?;
-        drop_caches()?;
-        self.0.mount()
-    }
-}
-
-fn drop_caches() -> Result<()> {
-    program::ok_within(&mut command("sync", []), BOUND)?;
-    fs::write("/proc/sys/vm/drop_caches", "3").context("drop the kernel's caches (needs root)")
-}
-
-/// Runs everything and prints the table.
-pub fn run(size: Size) -> Result<()> {
+/// Runs everything and prints the table. `only` names the contenders to run; empty means all.
+pub fn run(size: Size, only: &[String]) -> Result<()> {
     let site = Site::new()?;
     let mut table = Table::new(
-        "The mount against the native file system and a plain FUSE pass-through.",
-        &["native", "pass-through", "Atelier"],
+        "The mount against the native file system, a plain FUSE pass-through and gocryptfs.",
+        &["native", "pass-through", "gocryptfs", "Atelier"],
     );
     let mut device = Device::local(&site, "a")?;
     device.mount()?;
-    let contenders: [Box<dyn Under>; 3] = [
-        Box::new(Native(site.dir("native")?)),
-        Box::new(Plain::start(&site)?),
-        Box::new(Atelier(device)),
-    ];
-    for mut under in contenders {
+    let mut contenders: Vec<Box<dyn Under>> =
+        vec![Box::new(Native(site.dir("native")?)), Box::new(Plain::start(&site)?)];
+    if let Some(gocryptfs) = Gocryptfs::start(&site)? {
+        contenders.push(Box::new(gocryptfs));
+    }
+    contenders.push(Box::new(Atelier(device)));
+    contenders.retain(|under| {
+        only.is_empty() || only.iter().any(|one| one.eq_ignore_ascii_case(under.name()))
+    });
+    for under in &mut contenders {
         let name = under.name();
         sequential(under.as_mut(), size, &mut table)
             .with_context(|| format!("{name}: sequential"))?;
         random(under.as_mut(), size, &mut table).with_context(|| format!("{name}: random"))?;
         metadata(under.as_mut(), size, &mut table)
             .with_context(|| format!("{name}: small files"))?;
+        database(under.as_mut(), size, &mut table).with_context(|| format!("{name}: SQLite"))?;
     }
     println!("{table}");
     Ok(())
@@ -204,9 +103,10 @@ fn random(under: &mut dyn Under, size: Size, table: &mut Table) -> Result<()> {
         "--time_based".to_owned(),
         format!("--runtime={seconds}"),
         "--randrepeat=1".to_owned(),
+        "--end_fsync=1".to_owned(),
     ];
     for (rw, label) in
-        [("randread", "random 4 KiB reads, cold"), ("randwrite", "random 4 KiB writes")]
+        [("randread", "random 4 KiB reads, cold"), ("randwrite", "random 4 KiB writes, one fsync")]
     {
         under.cool()?;
         let report = fio(&under.dir(), rw, &options)?;
@@ -263,5 +163,37 @@ fn metadata(under: &mut dyn Under, size: Size, table: &mut Table) -> Result<()> 
     })?;
     rate(under, "unlink", &mut || (0..count).try_for_each(|n| Ok(fs::remove_file(renamed(n))?)))?;
     fs::remove_dir(&dir)?;
+    Ok(())
+}
+
+/// SQLite's own durable transactions, one row each.
+fn database(under: &mut dyn Under, size: Size, table: &mut Table) -> Result<()> {
+    if skip::which("sqlite3").is_none() {
+        eprintln!("sqlite3 is not installed: its rows stay empty");
+        return Ok(());
+    }
+    let count = size.of(TRANSACTIONS);
+    for mode in ["DELETE", "WAL"] {
+        let file = under.dir().join(format!("{mode}.db"));
+        let setup = format!(
+            "PRAGMA journal_mode={mode}; PRAGMA synchronous=FULL; CREATE TABLE t(a INTEGER, b TEXT);"
+        );
+        program::ok_within(command("sqlite3", []).arg(&file).arg(&setup), BOUND)?;
+        let mut script = String::from("PRAGMA synchronous=FULL;\n");
+        for row in 0..count {
+            script.push_str(&format!("INSERT INTO t VALUES({row}, hex(randomblob(50)));\n"));
+        }
+        let path = under.dir().join("script.sql");
+        fs::write(&path, script)?;
+        let started = Instant::now();
+        let read = format!(".read {}", path.display());
+        program::ok_within(command("sqlite3", []).arg(&file).arg(read), BOUND)?;
+        let rate = count as f64 / started.elapsed().as_secs_f64();
+        let label = format!("SQLite transactions, {mode}");
+        table.put(under.name(), &label, "per second", Better::Larger, rate);
+        let check = "PRAGMA integrity_check; SELECT count(*) FROM t;";
+        let out = program::ok_within(command("sqlite3", []).arg(&file).arg(check), BOUND)?;
+        ensure!(out.trim() == format!("ok\n{count}"), "the database is not whole: {out}");
+    }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! `bench sync|mount [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
+//! `bench sync|mount|scale [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use tests::bench::{Size, mount, sync};
+use tests::bench::{Size, mount, scale, sync};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -14,9 +14,10 @@ fn main() -> ExitCode {
     });
     let outcome = match arguments.split_first() {
         Some((what, only)) if what == "sync" => sync::run(size, only),
-        Some((what, _)) if what == "mount" => mount::run(size),
+        Some((what, only)) if what == "mount" => mount::run(size, only),
+        Some((what, only)) if what == "scale" => scale::run(size, only),
         _ => {
-            eprintln!("usage: bench sync|mount [--quick] [CONTENDER...]");
+            eprintln!("usage: bench sync|mount|scale [--quick] [CONTENDER...]");
             return ExitCode::from(2);
         }
     };

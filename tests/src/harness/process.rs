@@ -47,6 +47,17 @@ pub fn resident_kib(pid: u32) -> Result<u64> {
     Ok(number.parse()?)
 }
 
+/// Bytes a process has read and written by system calls since it began.
+pub fn moved_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/io");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let figure = |key: &str| -> Result<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        Ok(line.with_context(|| format!("no {key} line"))?.trim().parse()?)
+    };
+    Ok(figure("rchar:")? + figure("wchar:")?)
+}
+
 /// How many descriptors a process has open.
 pub fn open_files(pid: u32) -> Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
