@@ -15,20 +15,31 @@ use cas::{Content, Edits, Writer, Written};
 
 use crate::contents::{Contents, Pinned, Wait};
 use crate::error::FsError;
-use crate::overlay::{Overlay, RangeSet};
+use crate::overlay::{Log, Overlay, RangeSet, Saved};
 use crate::pattern::Pattern;
+use crate::spool::Part;
 
 /// Longest file, bytes: what signed file offsets can name.
 pub(crate) const FILE_LEN_MAX: u64 = i64::MAX as u64;
+
+/// When no more than this was written since the last fsync, a new file is kept in an overlay from then on, bytes.
+const LITTLE_BYTES: u64 = 256 << 10;
 
 /// What a file's bytes are.
 pub(crate) enum Body {
     /// Exactly a content.
     Sealed { content: Content, pinned: Option<Arc<Pinned>> },
     /// New, written from its beginning on.
-    Stream(Box<Writer>),
+    Stream(Box<Stream>),
     /// A content with changes over it.
     Patched(Patched),
+}
+
+/// A new content while it is written.
+pub(crate) struct Stream {
+    writer: Writer,
+    /// What it was when it was last made durable.
+    synced: Option<Content>,
 }
 
 pub(crate) struct Patched {
@@ -53,13 +64,13 @@ impl Body {
     }
 
     pub(crate) fn stream(contents: &Contents) -> Self {
-        Self::Stream(Box::new(contents.store.writer(None)))
+        Self::Stream(Box::new(Stream { writer: contents.store.writer(None), synced: None }))
     }
 
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Sealed { content, .. } => content.len,
-            Self::Stream(writer) => writer.len(),
+            Self::Stream(stream) => stream.writer.len(),
             Self::Patched(patched) => patched.len,
         }
     }
@@ -99,7 +110,7 @@ impl Body {
     ) -> Result<usize, FsError> {
         match self {
             Self::Sealed { .. } => Ok(0),
-            Self::Stream(writer) => Ok(writer.read_at(offset, buf)?),
+            Self::Stream(stream) => Ok(stream.writer.read_at(offset, buf)?),
             Self::Patched(patched) => patched.read_at(wait, offset, buf),
         }
     }
@@ -120,14 +131,14 @@ impl Body {
         if self.len() == 0 && matches!(self, Self::Sealed { .. }) {
             *self = Self::stream(contents);
         }
-        if let Self::Stream(writer) = self
-            && offset >= writer.len()
+        if let Self::Stream(stream) = self
+            && offset >= stream.writer.len()
         {
-            let gap = offset - writer.len();
+            let gap = offset - stream.writer.len();
             if gap > 0 {
-                writer.skip(gap)?;
+                stream.writer.skip(gap)?;
             }
-            return Ok(writer.write(data)?);
+            return Ok(stream.writer.write(data)?);
         }
         let patched = self.patched(contents)?;
         patched.overlay.write_at(offset, data)?;
@@ -197,8 +208,8 @@ impl Body {
             return Ok(None);
         }
         match self {
-            Self::Stream(writer) => {
-                let content = writer.snapshot()?;
+            Self::Stream(stream) => {
+                let content = stream.writer.snapshot()?;
                 Ok(Some(Arc::new(contents.pin(content)?)))
             }
             _ => self.pin(contents),
@@ -213,7 +224,7 @@ impl Body {
     ) -> Result<(Content, Option<Overlay>), FsError> {
         let content = match self {
             Self::Sealed { content, .. } => *content,
-            Self::Stream(writer) => writer.snapshot()?,
+            Self::Stream(stream) => stream.writer.snapshot()?,
             Self::Patched(patched) => patched.rewrite(contents)?,
         };
         match std::mem::replace(self, Self::sealed(content)) {
@@ -226,38 +237,47 @@ impl Body {
     pub(crate) fn snapshot(&mut self, contents: &Contents) -> Result<Content, FsError> {
         match self {
             Self::Sealed { content, .. } => Ok(*content),
-            Self::Stream(writer) => Ok(writer.snapshot()?),
+            Self::Stream(stream) => Ok(stream.writer.snapshot()?),
             Self::Patched(patched) => patched.rewrite(contents),
         }
     }
 
     /// Puts what is there into durable places, but for the store's sync, and describes it.
-    pub(crate) fn checkpoint(&mut self) -> Result<Checkpoint, FsError> {
+    pub(crate) fn checkpoint(
+        &mut self,
+        contents: &Contents,
+        log: Log,
+    ) -> Result<(Checkpoint, Saved), FsError> {
+        if let Self::Stream(stream) = self
+            && stream.since_checkpoint() <= LITTLE_BYTES
+        {
+            // A program that syncs after every few bytes: kept over what was synced before, and cut into chunks once.
+            let patched = stream.to_patched(contents)?;
+            *self = Self::Patched(patched);
+        }
+        let whole = |content: Content| Checkpoint {
+            base: Some(content),
+            base_valid: content.len,
+            overlay: None,
+            len: content.len,
+        };
         match self {
-            Self::Sealed { content, .. } => Ok(Checkpoint {
-                base: Some(*content),
-                base_valid: content.len,
-                overlay: None,
-                len: content.len,
-            }),
-            Self::Stream(writer) => {
-                let content = writer.snapshot()?;
-                Ok(Checkpoint {
-                    base: Some(content),
-                    base_valid: content.len,
-                    overlay: None,
-                    len: content.len,
-                })
+            Self::Sealed { content, .. } => Ok((whole(*content), Saved::InFile)),
+            Self::Stream(stream) => {
+                let content = stream.writer.snapshot()?;
+                stream.synced = Some(content);
+                Ok((whole(content), Saved::InFile))
             }
             Self::Patched(patched) => {
-                patched.overlay.sync()?;
+                let saved = patched.overlay.save(log)?;
                 let ranges = patched.overlay.ranges().iter().map(|r| (r.start, r.end)).collect();
-                Ok(Checkpoint {
+                let checkpoint = Checkpoint {
                     base: patched.base.as_ref().map(|base| base.content()),
                     base_valid: patched.base_valid,
                     overlay: Some((patched.overlay.number(), ranges)),
                     len: patched.len,
-                })
+                };
+                Ok((checkpoint, saved))
             }
         }
     }
@@ -266,6 +286,7 @@ impl Body {
     pub(crate) fn resume(
         contents: &Contents,
         checkpoint: Checkpoint,
+        parts: &[Part],
         dir: &std::path::Path,
     ) -> Result<Self, FsError> {
         let base = checkpoint.base.map(|base| contents.pin(base).map(Arc::new)).transpose()?;
@@ -276,7 +297,7 @@ impl Body {
             };
         };
         let ranges = RangeSet::from_ranges(ranges.into_iter().map(|(start, end)| start..end));
-        let overlay = Overlay::reopen(dir, number, ranges)?;
+        let overlay = Overlay::reopen(dir, number, ranges, parts)?;
         let base_len = base.as_ref().map_or(0, |base| base.content().len);
         let base_valid = checkpoint.base_valid.min(base_len);
         let (len, pattern) = (checkpoint.len, Pattern::default());
@@ -311,6 +332,29 @@ impl Body {
         }
         // What is being written has no holes to speak of.
         Ok(if data { offset } else { len })
+    }
+}
+
+impl Stream {
+    fn since_checkpoint(&self) -> u64 {
+        self.writer.len().saturating_sub(self.synced.map_or(0, |content| content.len))
+    }
+
+    /// The same bytes: what was made durable, and the rest over it.
+    fn to_patched(&self, contents: &Contents) -> Result<Patched, FsError> {
+        let base = self.synced.map(|content| contents.pin(content).map(Arc::new)).transpose()?;
+        let base_valid = self.synced.map_or(0, |content| content.len);
+        let mut rest = vec![0; self.since_checkpoint() as usize];
+        self.writer.read_at(base_valid, &mut rest)?;
+        let mut overlay = contents.overlay()?;
+        if !rest.is_empty()
+            && let Err(error) = overlay.write_at(base_valid, &rest)
+        {
+            discard(overlay);
+            return Err(error.into());
+        }
+        let (len, pattern) = (self.writer.len(), Pattern::default());
+        Ok(Patched { base, base_valid, overlay, len, pattern })
     }
 }
 

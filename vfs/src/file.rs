@@ -17,7 +17,7 @@ use crate::attr::FILE_MODE_BITS;
 use crate::body::Body;
 use crate::drafts::Below;
 use crate::inode::Place;
-use crate::spool::DirtyFile;
+use crate::spool::Unfinished;
 
 /// A file.
 pub(crate) struct FileNode {
@@ -53,7 +53,7 @@ pub(crate) struct Meta {
     pub(crate) opens: u32,
     pub(crate) writers: u32,
     /// How the spool log describes it, if it does, as unfinished.
-    pub(crate) logged: Option<Box<DirtyFile>>,
+    pub(crate) logged: Option<Box<Unfinished>>,
     /// When it was last handed to the drafts, monotonic milliseconds.
     pub(crate) published_ms: u64,
 }

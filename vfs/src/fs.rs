@@ -37,7 +37,7 @@ use crate::file::FileNode;
 use crate::handles::Handles;
 pub use crate::inode::ROOT_INO;
 use crate::inode::{NodeKind, Table};
-use crate::spool::{Change, DirtyFile, Spool, recover};
+use crate::spool::{Change, Spool, Unfinished, recover};
 use crate::traits::{Clock, Submit, Tree};
 
 mod attrs;
@@ -161,7 +161,7 @@ pub struct Core {
     /// Shown for directories whose time nobody knows.
     opened: Timestamp,
     /// Files that were open at a crash and could not be completed; the spool keeps them.
-    left: Mutex<Vec<DirtyFile>>,
+    left: Mutex<Vec<Unfinished>>,
 }
 
 pub(crate) struct State {
@@ -247,12 +247,8 @@ impl Fs {
             one_by_one: 0,
         };
         let core = open::recovered(config, tree, submit, clock, contents, state, recovered)?;
-        let kept: HashSet<u64> = core
-            .left
-            .lock()
-            .iter()
-            .filter_map(|file| file.overlay.as_ref().map(|(number, _)| *number))
-            .collect();
+        let kept: HashSet<u64> =
+            core.left.lock().iter().filter_map(|left| left.file.overlay_number()).collect();
         recover::sweep(&dir, overlays.iter().filter(|number| !kept.contains(number)));
         let core = Arc::new(core);
         let mut fs = Self { core, threads: Vec::new() };

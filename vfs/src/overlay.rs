@@ -16,6 +16,12 @@ use std::path::{Path, PathBuf};
 use cas::PathError;
 
 use crate::error::at;
+use crate::spool::Part;
+
+/// Most bytes of one overlay that are durable in the spool log only.
+const IN_LOG_BYTES_MAX: u64 = 256 << 10;
+/// Most parts of one overlay that go into the spool log at a time.
+const IN_LOG_PARTS_MAX: usize = 64;
 
 /// A set of byte ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,8 +96,34 @@ pub(crate) struct Overlay {
     path: PathBuf,
     number: u64,
     ranges: RangeSet,
-    /// Whether the spool log may name it; from then on its name in the directory is durable.
+    /// What was written since the overlay was last saved.
+    fresh: RangeSet,
+    /// What is durable in the spool log only.
+    in_log: RangeSet,
+    /// Bytes the log holds of it, some perhaps more than once.
+    in_log_bytes: u64,
+    /// Whether the spool log may name it.
     logged: bool,
+    /// Whether its name in the directory is durable.
+    linked: bool,
+}
+
+/// Whether the spool log still holds what it was given of an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// It does.
+    Holds,
+    /// It was told since that the file is finished.
+    Forgot,
+}
+
+/// How an overlay was made durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    /// Its file is synced.
+    InFile,
+    /// Once the spool log has these parts and is synced.
+    InLog(Vec<Part>),
 }
 
 impl Overlay {
@@ -115,14 +147,30 @@ impl Overlay {
             .create_new(true)
             .open(&path)
             .map_err(at("create", &path))?;
-        Ok(Self { file, path, number, ranges: RangeSet::default(), logged: false })
+        Ok(Self::over(file, path, number, RangeSet::default(), false))
     }
 
-    /// Opens an overlay that a crash left behind, with the ranges the spool log knows of.
-    pub(crate) fn reopen(dir: &Path, number: u64, ranges: RangeSet) -> Result<Self, PathError> {
+    /// Opens an overlay that a crash left behind, with the ranges the spool log knows of, and writes the parts that are
+    /// durable in the log into its file, which may never have reached the disk.
+    pub(crate) fn reopen(
+        dir: &Path,
+        number: u64,
+        ranges: RangeSet,
+        parts: &[Part],
+    ) -> Result<Self, PathError> {
         let path = dir.join(Self::file_name(number));
-        let file = File::options().read(true).write(true).open(&path).map_err(at("open", &path))?;
-        Ok(Self { file, path, number, ranges, logged: true })
+        let mut options = File::options();
+        options.read(true).write(true).create(!parts.is_empty()).truncate(false);
+        let file = options.open(&path).map_err(at("open", &path))?;
+        for part in parts {
+            file.write_all_at(&part.bytes, part.offset).map_err(at("write", &path))?;
+        }
+        Ok(Self::over(file, path, number, ranges, true))
+    }
+
+    fn over(file: File, path: PathBuf, number: u64, ranges: RangeSet, logged: bool) -> Self {
+        let (fresh, in_log) = (RangeSet::default(), RangeSet::default());
+        Self { file, path, number, ranges, fresh, in_log, in_log_bytes: 0, logged, linked: false }
     }
 
     /// The number in the file's name.
@@ -142,7 +190,9 @@ impl Overlay {
     /// Takes bytes in.
     pub(crate) fn write_at(&mut self, offset: u64, data: &[u8]) -> Result<(), PathError> {
         self.file.write_all_at(data, offset).map_err(self.failed("write"))?;
-        self.ranges.insert(offset..offset.saturating_add(data.len() as u64));
+        let range = offset..offset.saturating_add(data.len() as u64);
+        self.fresh.insert(range.clone());
+        self.ranges.insert(range);
         Ok(())
     }
 
@@ -157,6 +207,7 @@ impl Overlay {
         if rustix::fs::fallocate(&self.file, flags, range.start, len).is_err() {
             self.write_zeros(range.clone())?;
         }
+        self.fresh.insert(range.clone());
         self.ranges.insert(range);
         Ok(())
     }
@@ -182,6 +233,8 @@ impl Overlay {
             self.file.set_len(len).map_err(self.failed("truncate"))?;
         }
         self.ranges.cut(len);
+        self.fresh.cut(len);
+        self.in_log.cut(len);
         Ok(())
     }
 
@@ -207,15 +260,39 @@ impl Overlay {
         self.logged
     }
 
-    /// Makes what was written durable, and the file's name, so that the spool log can name it.
-    pub(crate) fn sync(&mut self) -> Result<(), PathError> {
+    /// Makes what was written durable, so that the spool log can name it: little goes into the log itself, which has to
+    /// be synced anyway; more is synced in the file, and then its name too.
+    pub(crate) fn save(&mut self, log: Log) -> Result<Saved, PathError> {
+        if log == Log::Forgot {
+            std::mem::take(&mut self.in_log).iter().for_each(|range| self.fresh.insert(range));
+            self.in_log_bytes = 0;
+        }
+        let fresh: u64 = self.fresh.iter().map(|range| range.end - range.start).sum();
+        let in_log_bytes = self.in_log_bytes.saturating_add(fresh);
+        if in_log_bytes <= IN_LOG_BYTES_MAX && self.fresh.len() <= IN_LOG_PARTS_MAX {
+            let parts =
+                self.fresh.iter().map(|range| self.part(range)).collect::<Result<_, _>>()?;
+            std::mem::take(&mut self.fresh).iter().for_each(|range| self.in_log.insert(range));
+            self.in_log_bytes = in_log_bytes;
+            self.logged = true;
+            return Ok(Saved::InLog(parts));
+        }
         self.file.sync_data().map_err(self.failed("sync"))?;
-        if let Some(dir) = self.path.parent().filter(|_| !self.logged) {
+        if let Some(dir) = self.path.parent().filter(|_| !self.linked) {
             let synced = File::open(dir).and_then(|dir| dir.sync_all());
             synced.map_err(self.failed("sync the directory of"))?;
-            self.logged = true;
         }
-        Ok(())
+        (self.fresh, self.in_log) = (RangeSet::default(), RangeSet::default());
+        self.in_log_bytes = 0;
+        (self.logged, self.linked) = (true, true);
+        Ok(Saved::InFile)
+    }
+
+    fn part(&self, range: Range<u64>) -> Result<Part, PathError> {
+        let len = range.end.saturating_sub(range.start).min(IN_LOG_BYTES_MAX);
+        let mut bytes = vec![0; len as usize];
+        self.read_at(range.start, &mut bytes)?;
+        Ok(Part { offset: range.start, bytes })
     }
 
     /// Where the file lies.

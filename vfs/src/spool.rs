@@ -6,7 +6,9 @@
 //! - changes stand in the log in the order they were made; what is cut off at the end is the newest;
 //! - a change is in the log (not yet durable) before the call that made it is answered, and durable before an fsync is;
 //! - an overlay file the log may still need stays until the log does not need it any more, durably;
-//! - after a failed write or sync nothing more is written to this log.
+//! - after a failed write or sync nothing more is written to this log;
+//! - the file reaches beyond what is written, in zeros or in frames of an older turn, so that a sync has only data to
+//!   write and no new length.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,7 +24,9 @@ use crate::overlay::Overlay;
 mod format;
 pub(crate) mod recover;
 
-pub(crate) use format::{Change, DirtyFile, FileAttrs};
+use format::Turn;
+pub(crate) use format::{Change, DirtyFile, FileAttrs, Part};
+pub(crate) use recover::Unfinished;
 
 /// Name of the log in the spool directory.
 const LOG_NAME: &str = "log";
@@ -30,6 +34,8 @@ const LOG_NAME: &str = "log";
 const NEW_LOG_NAME: &str = "log.new";
 /// A log longer than this is written anew when most of it is history, bytes.
 const LOG_LEN_KEPT: u64 = 16 << 20;
+/// Step in which the log's file grows ahead of what is written, bytes.
+const GROW_BYTES: u64 = 1 << 20;
 
 /// The log and the overlay files beside it.
 pub(crate) struct Spool {
@@ -37,7 +43,7 @@ pub(crate) struct Spool {
     // Lock order: syncing, written, queue. The drive's state lock may be held when `queue` is taken, and is taken inside
     // `written` only by `restart`, so nothing may take `written` while holding the state.
     written: Mutex<Written>,
-    queue: Mutex<Vec<u8>>,
+    queue: Mutex<Queue>,
     queued: AtomicU64,
     /// Everything up to this count of queued bytes is durable.
     synced: AtomicU64,
@@ -49,9 +55,18 @@ pub(crate) struct Spool {
     failed: AtomicBool,
 }
 
+/// Frames to be written, and the turn of the log they will stand in.
+struct Queue {
+    frames: Vec<u8>,
+    turn: Turn,
+}
+
 struct Written {
     file: std::sync::Arc<File>,
+    /// Where the next frame goes.
     len: u64,
+    /// Where the file ends.
+    file_len: u64,
     /// Everything up to this count of queued bytes is in the file.
     upto: u64,
 }
@@ -59,11 +74,11 @@ struct Written {
 impl Spool {
     /// Begins a new log with these changes, in place of any old one, durably.
     pub(crate) fn begin(dir: &Path, changes: &[Change]) -> Result<Self, FsError> {
-        let (file, len) = write_new(dir, changes)?;
+        let turn = Turn::FIRST;
         Ok(Self {
             dir: dir.to_path_buf(),
-            written: Mutex::new(Written { file: std::sync::Arc::new(file), len, upto: 0 }),
-            queue: Mutex::new(Vec::new()),
+            written: Mutex::new(write_new(dir, turn, changes)?),
+            queue: Mutex::new(Queue { frames: Vec::new(), turn }),
             queued: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             syncing: Mutex::new(()),
@@ -84,9 +99,9 @@ impl Spool {
             return;
         }
         let mut queue = self.queue.lock();
-        let before = queue.len();
-        format::encode_frame(changes, &mut queue);
-        self.queued.fetch_add((queue.len() - before) as u64, Ordering::AcqRel);
+        let (before, turn) = (queue.frames.len(), queue.turn);
+        format::encode_frame(turn, changes, &mut queue.frames);
+        self.queued.fetch_add((queue.frames.len() - before) as u64, Ordering::AcqRel);
     }
 
     fn check(&self) -> Result<(), FsError> {
@@ -108,8 +123,9 @@ impl Spool {
         let bytes = {
             let mut queue = self.queue.lock();
             written.upto = self.queued.load(Ordering::Acquire);
-            std::mem::take(&mut *queue)
+            std::mem::take(&mut queue.frames)
         };
+        written.grow(bytes.len() as u64);
         if let Err(error) = written.file.write_all_at(&bytes, written.len) {
             return Err(self.fail("write", error));
         }
@@ -162,24 +178,26 @@ impl Spool {
         self.check()?;
         let mut written = self.written.lock();
         let retired = std::mem::take(&mut *self.retired.lock());
-        let mut upto = written.upto;
-        // What is queued is part of the snapshot.
+        let (mut upto, mut turn) = (written.upto, Turn::FIRST);
+        // What is queued is part of the snapshot; what comes from here on stands in the next turn.
         let mut clear = || {
             let mut queue = self.queue.lock();
             upto = self.queued.load(Ordering::Acquire);
-            queue.clear();
+            queue.frames.clear();
+            queue.turn = queue.turn.next();
+            turn = queue.turn;
         };
         // What was queued is in neither log when this fails.
         let changes =
             snapshot(&mut clear).inspect_err(|_| self.failed.store(true, Ordering::Release))?;
         written.upto = upto;
         if changes.is_empty() {
-            self.empty(&mut written, !retired.is_empty())?;
+            self.empty(&mut written, turn, !retired.is_empty())?;
         } else {
-            let (file, len) = write_new(&self.dir, &changes).inspect_err(|_| {
+            let new = write_new(&self.dir, turn, &changes).inspect_err(|_| {
                 self.failed.store(true, Ordering::Release);
             })?;
-            *written = Written { file: std::sync::Arc::new(file), len, upto: written.upto };
+            *written = Written { upto, ..new };
         }
         drop(written);
         for path in retired {
@@ -190,11 +208,15 @@ impl Spool {
         Ok(())
     }
 
-    /// Cuts the log down to its head.
-    fn empty(&self, written: &mut Written, durably: bool) -> Result<(), FsError> {
-        let head = format::HEAD_LEN as u64;
-        written.file.set_len(head).map_err(|error| self.fail("truncate", error))?;
-        written.len = head;
+    /// Begins a new turn: no frame written before counts.
+    fn empty(&self, written: &mut Written, turn: Turn, durably: bool) -> Result<(), FsError> {
+        let head = format::head(turn);
+        written.file.write_all_at(&head, 0).map_err(|error| self.fail("write", error))?;
+        written.len = head.len() as u64;
+        if written.file_len > LOG_LEN_KEPT {
+            written.file.set_len(GROW_BYTES).map_err(|error| self.fail("truncate", error))?;
+            written.file_len = GROW_BYTES;
+        }
         // Old changes on disk would come back after a power cut, and what they say was published long ago.
         let reached_disk = self.synced.load(Ordering::Acquire)
             > self.emptied_at.swap(written.upto, Ordering::AcqRel);
@@ -214,18 +236,43 @@ impl Spool {
     }
 }
 
+impl Written {
+    /// Lets the file reach `more` bytes further than what is written. Without it a sync takes longer, no more.
+    fn grow(&mut self, more: u64) {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let end = self.len.saturating_add(more);
+        if end <= self.file_len {
+            return;
+        }
+        let target = end.saturating_add(GROW_BYTES);
+        // The frames to come are written over the first of these zeros.
+        while self.file_len < target {
+            let step = (target - self.file_len).min(ZEROS.len() as u64);
+            let zeros = ZEROS.get(..step as usize).unwrap_or(&ZEROS);
+            if let Err(error) = self.file.write_all_at(zeros, self.file_len) {
+                tracing::debug!(%error, "the spool log does not grow ahead");
+                return;
+            }
+            self.file_len += step;
+        }
+    }
+}
+
 /// Writes a log beside the old one, durably, and lets it take its place.
-fn write_new(dir: &Path, changes: &[Change]) -> Result<(File, u64), FsError> {
+fn write_new(dir: &Path, turn: Turn, changes: &[Change]) -> Result<Written, FsError> {
     let (new, path) = (dir.join(NEW_LOG_NAME), dir.join(LOG_NAME));
-    let mut bytes = format::head();
+    let mut bytes = format::head(turn);
     for some in changes.chunks(format::FRAME_CHANGES) {
-        format::encode_frame(some, &mut bytes);
+        format::encode_frame(turn, some, &mut bytes);
     }
     let mut file = File::create(&new).map_err(at("create", &new))?;
     file.write_all(&bytes).map_err(at("write", &new))?;
-    file.sync_all().map_err(at("sync", &new))?;
+    let len = bytes.len() as u64;
+    let mut written = Written { file: std::sync::Arc::new(file), len, file_len: len, upto: 0 };
+    written.grow(1);
+    written.file.sync_all().map_err(at("sync", &new))?;
     std::fs::rename(&new, &path).map_err(at("rename", &new))?;
     let dir_file = File::open(dir).map_err(at("open", dir))?;
     dir_file.sync_all().map_err(at("sync", dir))?;
-    Ok((file, bytes.len() as u64))
+    Ok(written)
 }

@@ -260,7 +260,7 @@ impl Core {
         meta.place = None;
         meta.ctime = self.clock.wall();
         if let Some(logged) = &mut meta.logged {
-            logged.place = None;
+            logged.file.place = None;
             state.also.push(Change::Place { file: file.ino, place: None });
         }
     }

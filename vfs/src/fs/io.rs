@@ -23,7 +23,8 @@ use crate::error::FsError;
 use crate::file::{FileNode, Meta, journal_content};
 use crate::handles::{Ahead, FileHandle};
 use crate::inode::NodeKind;
-use crate::spool::{Change, DirtyFile, FileAttrs};
+use crate::overlay::Log;
+use crate::spool::{Change, DirtyFile, FileAttrs, Unfinished};
 
 /// How long an operation that may not wait tries to get at a file somebody else works on.
 const BUSY_WAIT: Duration = Duration::from_micros(200);
@@ -460,8 +461,8 @@ impl Core {
         meta.below.bases = versions;
         let below = meta.below.clone();
         if let Some(logged) = &mut meta.logged {
-            logged.below = below;
-            state.also.push(Change::Dirty((**logged).clone()));
+            logged.file.below = below;
+            state.also.push(Change::Dirty(logged.file.clone()));
         }
         drop(meta);
         self.log_touched(&mut state);
@@ -519,7 +520,8 @@ impl Core {
             0..=SYNC_RANGES_MAX => None,
             _ => body.finish(&self.contents)?.1,
         };
-        let checkpoint = body.checkpoint()?;
+        let log = if file.meta.lock().logged.is_some() { Log::Holds } else { Log::Forgot };
+        let (checkpoint, saved) = body.checkpoint(&self.contents, log)?;
         self.contents.store.sync()?;
         let mut state = self.state();
         let mut meta = file.meta.lock();
@@ -538,8 +540,11 @@ impl Core {
             },
             below: meta.below.clone(),
         };
-        meta.logged = Some(Box::new(dirty.clone()));
+        let known = meta.logged.take().map(|known| *known);
+        let mut logged = Unfinished::after(known, dirty.clone());
         state.also.push(Change::Dirty(dirty));
+        state.also.push(logged.save(saved));
+        meta.logged = Some(Box::new(logged));
         drop(meta);
         self.log_touched(&mut state);
         drop(state);

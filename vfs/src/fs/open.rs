@@ -23,7 +23,7 @@ use crate::error::{FsError, OpenError};
 use crate::file::journal_content;
 use crate::handles::Handles;
 use crate::spool::recover::{self, Recovered};
-use crate::spool::{Change, DirtyFile, Spool};
+use crate::spool::{Change, DirtyFile, Spool, Unfinished};
 use crate::traits::{Clock, Submit, Tree};
 
 /// Numbers of files that could not be completed at a start begin here, above those of all inodes.
@@ -56,8 +56,9 @@ pub(super) fn recovered(
         }
     }
     let mut left = Vec::new();
-    for file in recovered.dirty {
-        match complete(&config, &contents, &file) {
+    for unfinished in recovered.dirty {
+        let file = unfinished.file.clone();
+        match complete(&config, &contents, &unfinished) {
             Ok(value) => {
                 let below = based_on_now(&config, tree.as_ref(), &file)?;
                 if let Some((dir, name)) = &file.place {
@@ -68,6 +69,7 @@ pub(super) fn recovered(
             }
             Err(error) => {
                 let file = DirtyFile { file: LEFT_FIRST + left.len() as u64, ..file };
+                let file = Unfinished { file, inline: unfinished.inline };
                 // Kept as it is, log and overlay, for another start: a full disk or an absent chunk may pass.
                 tracing::error!(%error, "a file that was open at the crash cannot be completed");
                 left.push(file);
@@ -84,7 +86,7 @@ pub(super) fn recovered(
     changes.extend(
         state.drafts.dir_attrs().map(|(dir, attr)| Change::Attr { dir, attr: Some(attr.clone()) }),
     );
-    changes.extend(left.iter().cloned().map(Change::Dirty));
+    changes.extend(left.iter().flat_map(Unfinished::changes));
     let spool = Spool::begin(&config.spool_dir, &changes).map_err(|error| match error {
         FsError::Spool(error) => OpenError::Io(error),
         other => OpenError::Spool(Box::new(other)),
@@ -108,15 +110,14 @@ pub(super) fn recovered(
         opened,
         left: Mutex::new(left),
     };
-    if recovered.cut > 0 {
+    if recovered.cut {
         tracing::warn!(
-            bytes = recovered.cut,
-            "the end of the spool log was not whole and was left out"
+            "the end of the spool log names contents that are not here and was left out"
         );
     }
     for file in core.left.lock().iter() {
         core.notice(
-            left_notice(file),
+            left_notice(&file.file),
             "what was synced is kept and completed when its other parts can be had; check the disk of the data directory",
         );
     }
@@ -133,9 +134,9 @@ impl Core {
     /// other devices. Gives how many are left.
     pub fn complete_left(&self) -> usize {
         let files = self.left.lock().clone();
-        for file in files {
-            match self.complete_one(&file) {
-                Ok(()) => self.drop_notices(&left_notice(&file)),
+        for unfinished in files {
+            match self.complete_one(&unfinished) {
+                Ok(()) => self.drop_notices(&left_notice(&unfinished.file)),
                 Err(error) => {
                     tracing::debug!(%error, "a file that was open at a crash cannot be completed");
                 }
@@ -144,19 +145,20 @@ impl Core {
         self.left.lock().len()
     }
 
-    fn complete_one(&self, file: &DirtyFile) -> Result<(), FsError> {
-        let value = complete(&self.config, &self.contents, file)?;
+    fn complete_one(&self, unfinished: &Unfinished) -> Result<(), FsError> {
+        let value = complete(&self.config, &self.contents, unfinished)?;
+        let file = &unfinished.file;
         if let Some((dir, name)) = &file.place {
             let (bases, value) = (file.below.bases.clone(), Value::File(value));
             self.seal_ops(vec![Op::Put { dir: *dir, name: name.clone(), value, bases }])?;
             self.remote_changed(&[Register::new(*dir, name.clone())]);
         }
-        self.left.lock().retain(|left| left.file != file.file);
+        self.left.lock().retain(|left| left.file.file != file.file);
         self.change(|state| {
             state.also.push(Change::Clean { file: file.file });
             Ok(())
         })?;
-        let overlay = file.overlay.as_ref().map(|(number, _)| *number);
+        let overlay = file.overlay_number();
         recover::sweep(&self.config.spool_dir, overlay.as_slice().iter());
         Ok(())
     }
@@ -174,14 +176,19 @@ fn is_published(value: &DraftValue, live_below: bool, shown: Option<&ViewNode>) 
 }
 
 /// The value of a file as its last fsync saw it.
-fn complete(config: &Config, contents: &Contents, file: &DirtyFile) -> Result<FileValue, FsError> {
+fn complete(
+    config: &Config,
+    contents: &Contents,
+    unfinished: &Unfinished,
+) -> Result<FileValue, FsError> {
+    let file = &unfinished.file;
     let checkpoint = Checkpoint {
         base: file.base,
         base_valid: file.base_valid,
         overlay: file.overlay.clone(),
         len: file.len,
     };
-    let mut body = Body::resume(contents, checkpoint, &config.spool_dir)?;
+    let mut body = Body::resume(contents, checkpoint, &unfinished.inline, &config.spool_dir)?;
     let (content, _overlay) = body.finish(contents)?;
     Ok(FileValue {
         content: journal_content(content),

@@ -187,9 +187,9 @@ impl Core {
                 meta.below = below.clone();
                 meta.ctime = self.clock.wall();
                 if let Some(logged) = &mut meta.logged {
-                    logged.place = Some((key.dir(), spelled));
-                    logged.below = below;
-                    state.also.push(Change::Dirty((**logged).clone()));
+                    logged.file.place = Some((key.dir(), spelled));
+                    logged.file.below = below;
+                    state.also.push(Change::Dirty(logged.file.clone()));
                 }
             }
             NodeKind::Symlink(link) => *link.below.lock() = below,

@@ -19,7 +19,7 @@ use crate::drafts::{Batch, Below, DraftValue, Key, Limits, Refused};
 use crate::error::FsError;
 use crate::file::FileNode;
 use crate::inode::NodeKind;
-use crate::spool::Change;
+use crate::spool::{Change, Unfinished};
 use crate::traits::SealError;
 
 /// What goes into one entry of the journal, with room for what is estimated wrongly.
@@ -251,10 +251,10 @@ impl Core {
             drafts.into_iter().map(|(key, draft)| Change::name(key, Some(draft))).collect();
         let attrs = state.drafts.dir_attrs();
         changes.extend(attrs.map(|(dir, attr)| Change::Attr { dir, attr: Some(attr.clone()) }));
-        changes.extend(self.left.lock().iter().cloned().map(Change::Dirty));
+        changes.extend(self.left.lock().iter().flat_map(Unfinished::changes));
         let dirty: Vec<Arc<FileNode>> = self.dirty.lock().values().cloned().collect();
         for file in dirty {
-            changes.extend(file.meta.lock().logged.as_deref().cloned().map(Change::Dirty));
+            changes.extend(file.meta.lock().logged.iter().flat_map(|logged| logged.changes()));
         }
         changes
     }
@@ -371,8 +371,8 @@ fn now_based_on(
                 meta.rests_on = Some(value.content);
                 let below = meta.below.clone();
                 let logged = meta.logged.as_mut()?;
-                logged.below = below;
-                return Some(Change::Dirty((**logged).clone()));
+                logged.file.below = below;
+                return Some(Change::Dirty(logged.file.clone()));
             }
         }
         (NodeKind::Symlink(link), DraftValue::Symlink(_)) => {

@@ -13,24 +13,64 @@ use cas::{Content, Store};
 use journal::id::DirId;
 use journal::op::DirAttr;
 
-use super::format::{self, Change, DirtyFile, HeadError};
+use super::format::{self, Change, DirtyFile, HeadError, Part, Turn};
 use super::{LOG_NAME, NEW_LOG_NAME};
 use crate::drafts::{Draft, DraftValue, Key};
 use crate::error::{OpenError, at};
 use crate::file::cas_content;
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, Saved};
 
 /// How many absent chunks of one content are looked at.
 const MISSING_MAX: usize = 65_536;
+
+/// An unfinished file as the log describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unfinished {
+    pub(crate) file: DirtyFile,
+    /// What its overlay file may not hold, older parts first.
+    pub(crate) inline: Vec<Part>,
+}
+
+impl Unfinished {
+    /// The file as it is described now, after what was `known` of it.
+    pub(crate) fn after(known: Option<Self>, file: DirtyFile) -> Self {
+        let same = known.filter(|known| known.file.overlay_number() == file.overlay_number());
+        Self { file, inline: same.map(|known| known.inline).unwrap_or_default() }
+    }
+
+    /// Its overlay is durable in this way; gives what the log has to say of that.
+    pub(crate) fn save(&mut self, saved: Saved) -> Change {
+        let file = self.file.file;
+        match saved {
+            Saved::InFile => {
+                self.inline.clear();
+                Change::Overlaid { file }
+            }
+            Saved::InLog(parts) => {
+                self.inline.extend(parts.iter().cloned());
+                Change::Inline { file, parts }
+            }
+        }
+    }
+
+    /// What a log has to say of it.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        let mut changes = vec![Change::Dirty(self.file.clone())];
+        if !self.inline.is_empty() {
+            changes.push(Change::Inline { file: self.file.file, parts: self.inline.clone() });
+        }
+        changes
+    }
+}
 
 /// What a log says.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Recovered {
     pub(crate) drafts: Vec<(Key, Draft)>,
     pub(crate) attrs: Vec<(DirId, DirAttr)>,
-    pub(crate) dirty: Vec<DirtyFile>,
-    /// Bytes at the end that were not taken.
-    pub(crate) cut: usize,
+    pub(crate) dirty: Vec<Unfinished>,
+    /// Whether whole frames were left out because contents they name are not here.
+    pub(crate) cut: bool,
 }
 
 /// Reads the log of `dir`, which may have none.
@@ -41,29 +81,33 @@ pub(crate) fn read(dir: &Path, store: &Store) -> Result<Recovered, OpenError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Recovered::default()),
         Err(e) => return Err(at("read", &path)(e).into()),
     };
-    match format::check_head(&bytes) {
-        Ok(()) => {}
+    let turn = match format::check_head(&bytes) {
+        Ok(turn) => turn,
         Err(HeadError::Short) => return Ok(Recovered::default()),
         Err(HeadError::Foreign) => return Err(OpenError::Corrupt { path }),
         Err(HeadError::TooNew(found)) => {
             return Err(OpenError::TooNew { found, supported: format::VERSION });
         }
-    }
+    };
     let frames = bytes.get(format::HEAD_LEN..).unwrap_or_default();
-    Ok(replay(frames, &|content, rests_on| is_whole(store, content, rests_on)))
+    Ok(replay(turn, frames, &|content, rests_on| is_whole(store, content, rests_on)))
 }
 
 /// Applies frames in order; `whole` says whether a content is here, but for chunks of another one.
-pub(crate) fn replay(frames: &[u8], whole: &dyn Fn(Content, Option<Content>) -> bool) -> Recovered {
+pub(crate) fn replay(
+    turn: Turn,
+    frames: &[u8],
+    whole: &dyn Fn(Content, Option<Content>) -> bool,
+) -> Recovered {
     let mut rest = frames;
     let mut names: HashMap<Key, Draft> = HashMap::new();
     let mut attrs: BTreeMap<DirId, DirAttr> = BTreeMap::new();
-    let mut dirty: BTreeMap<u64, DirtyFile> = BTreeMap::new();
+    let mut dirty: BTreeMap<u64, Unfinished> = BTreeMap::new();
+    let mut cut = false;
     loop {
-        let before = rest;
-        let Some(changes) = format::decode_frame(&mut rest) else { break };
+        let Some(changes) = format::decode_frame(turn, &mut rest) else { break };
         if !changes.iter().all(|change| contents_whole(change, whole)) {
-            rest = before;
+            cut = true;
             break;
         }
         for change in changes {
@@ -82,23 +126,34 @@ pub(crate) fn replay(frames: &[u8], whole: &dyn Fn(Content, Option<Content>) -> 
                     attrs.remove(&dir);
                 }
                 Change::Dirty(file) => {
-                    dirty.insert(file.file, file);
+                    let known = dirty.remove(&file.file);
+                    dirty.insert(file.file, Unfinished::after(known, file));
                 }
                 Change::Place { file, place } => {
-                    if let Some(file) = dirty.get_mut(&file) {
-                        file.place = place;
+                    if let Some(known) = dirty.get_mut(&file) {
+                        known.file.place = place;
                     }
                 }
                 Change::Clean { file } => {
                     dirty.remove(&file);
+                }
+                Change::Inline { file, parts } => {
+                    if let Some(known) = dirty.get_mut(&file) {
+                        known.save(Saved::InLog(parts));
+                    }
+                }
+                Change::Overlaid { file } => {
+                    if let Some(known) = dirty.get_mut(&file) {
+                        known.save(Saved::InFile);
+                    }
                 }
             }
         }
     }
     let mut drafts: Vec<(Key, Draft)> = names.into_iter().collect();
     drafts.sort_by_key(|(_, draft)| draft.seq);
-    let dirty = dirty.into_values().filter(|file| file.place.is_some()).collect();
-    Recovered { drafts, attrs: attrs.into_iter().collect(), dirty, cut: rest.len() }
+    let dirty = dirty.into_values().filter(|known| known.file.place.is_some()).collect();
+    Recovered { drafts, attrs: attrs.into_iter().collect(), dirty, cut }
 }
 
 fn contents_whole(change: &Change, whole: &dyn Fn(Content, Option<Content>) -> bool) -> bool {
