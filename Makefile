@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test bench bench-sync bench-mount bench-scale doc ci
+.PHONY: check fmt clippy deny test fsx bench bench-sync bench-mount bench-scale doc ci
 
 check: fmt clippy deny
 
@@ -43,6 +43,11 @@ test:
 	fi; \
 	if [ -s $(SKIPS) ]; then echo "Tests that could not run here:"; sort $(SKIPS); fi; \
 	exit $$status
+
+# The random operations of the conformance tests, ten times as many: a matter of half an hour.
+fsx:
+	$(CARGO) build --locked --workspace --bins --tests
+	ATELIER_FSX_OPS=1000000 $(CARGO) test --locked -p tests --test runner -- --nocapture fsx_finds
 
 bench: bench-mount bench-sync
 

@@ -25,10 +25,9 @@ pub const BASES_MAX: usize = 1024;
 pub const LABEL_LEN_MAX: usize = 128;
 /// Most entry ids in a removal's frontier.
 pub const FRONTIER_MAX: usize = 1024;
-/// Mode bits a file may carry.
-pub const FILE_MODE_MASK: u32 = 0o1777;
-/// Mode bits a directory may carry.
-pub const DIR_MODE_MASK: u32 = 0o1777;
+/// Mode bits a file or directory may carry. Set-user-id and set-group-id are kept in drives made to keep owners, and
+/// have no effect there: every mount is `nosuid`.
+pub const MODE_MASK: u32 = 0o7777;
 
 /// Extended attributes by name.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -58,7 +57,7 @@ pub struct Content {
 pub struct FileValue {
     /// Its bytes.
     pub content: Content,
-    /// Permission bits, within [`FILE_MODE_MASK`].
+    /// Permission bits, within [`MODE_MASK`].
     pub mode: u32,
     /// Modification time.
     pub mtime: Timestamp,
@@ -75,6 +74,8 @@ pub struct SymlinkValue {
     pub target: Vec<u8>,
     /// Modification time.
     pub mtime: Timestamp,
+    /// Numeric owner and group, only in drives made to keep them.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What a `Put` writes into a register.
@@ -94,7 +95,7 @@ pub enum Value {
 /// Attributes of a directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DirAttr {
-    /// Permission bits, within [`DIR_MODE_MASK`].
+    /// Permission bits, within [`MODE_MASK`].
     pub mode: u32,
     /// Modification time, when someone set it.
     pub mtime: Option<Timestamp>,
@@ -369,7 +370,7 @@ impl Value {
             Value::File(file) => {
                 check_time(&file.mtime)?;
                 check_xattrs(&file.xattrs)?;
-                if file.mode & !FILE_MODE_MASK != 0 {
+                if file.mode & !MODE_MASK != 0 {
                     return Err(OpError::Mode { mode: file.mode });
                 }
                 Ok(())
@@ -389,7 +390,7 @@ impl DirAttr {
     pub fn check(&self) -> Result<(), OpError> {
         check_xattrs(&self.xattrs)?;
         self.mtime.as_ref().map_or(Ok(()), check_time)?;
-        if self.mode & !DIR_MODE_MASK != 0 {
+        if self.mode & !MODE_MASK != 0 {
             return Err(OpError::Mode { mode: self.mode });
         }
         Ok(())

@@ -10,6 +10,7 @@
 
 mod blender;
 mod cli;
+mod conformance;
 mod crash;
 mod demo;
 mod hosts;
@@ -17,4 +18,5 @@ mod malice;
 mod posix;
 mod rot;
 mod tidy;
+mod trouble;
 mod twins;

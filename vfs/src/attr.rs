@@ -2,16 +2,31 @@
 //!
 //! Leaves out: how a kernel encodes them ([`crate::fuse`]).
 //!
-//! Invariant: mode bits never hold set-user-id or set-group-id; the mount is `nosuid` and the drive does not keep them.
+//! Invariant: set-user-id and set-group-id are shown only where the drive keeps owners, whom they speak of; they have no
+//! effect, as every mount is `nosuid`.
 
 use journal::op::Timestamp;
 
-/// Mode bits a file keeps.
+/// Mode bits a file keeps in a drive without owners.
 pub const FILE_MODE_BITS: u32 = 0o777;
-/// Mode bits a directory keeps: the sticky bit too.
+/// Mode bits a directory keeps in a drive without owners: the sticky bit too.
 pub const DIR_MODE_BITS: u32 = 0o1777;
+/// Mode bits in a drive that keeps owners.
+pub const ALL_MODE_BITS: u32 = journal::op::MODE_MASK;
+/// Set-user-id.
+pub const SET_USER_ID: u32 = 0o4000;
+/// Set-group-id; on a directory: what is made in it has its group.
+pub const SET_GROUP_ID: u32 = 0o2000;
+/// The group's right to execute, without which set-group-id means something else and stays.
+const GROUP_EXECUTE: u32 = 0o010;
 /// Block size told to programs, bytes: what one request to the daemon carries well.
 pub const BLOCK_BYTES: u32 = 128 << 10;
+
+/// The mode of a file that someone without the right to set ids has changed.
+pub fn without_set_id(mode: u32) -> u32 {
+    let set_group_id = if mode & GROUP_EXECUTE != 0 { SET_GROUP_ID } else { 0 };
+    mode & !(SET_USER_ID | set_group_id)
+}
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

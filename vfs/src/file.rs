@@ -13,7 +13,7 @@ use std::sync::Arc;
 use journal::op::{Content, FileValue, Timestamp, Xattrs};
 use parking_lot::Mutex;
 
-use crate::attr::FILE_MODE_BITS;
+use crate::attr::ALL_MODE_BITS;
 use crate::body::Body;
 use crate::drafts::Below;
 use crate::inode::Place;
@@ -64,7 +64,7 @@ impl FileNode {
         let body = Body::sealed(cas_content(value.content));
         let meta = Meta {
             len: value.content.len,
-            mode: value.mode & FILE_MODE_BITS,
+            mode: value.mode & ALL_MODE_BITS,
             mtime: value.mtime,
             ctime: value.mtime,
             atime: value.mtime,
@@ -106,7 +106,7 @@ impl Meta {
 
     /// Takes the attributes of a value that has the same content.
     pub(crate) fn take_attrs(&mut self, value: &FileValue) {
-        self.mode = value.mode & FILE_MODE_BITS;
+        self.mode = value.mode & ALL_MODE_BITS;
         self.mtime = value.mtime;
         self.ctime = value.mtime;
         self.xattrs = Arc::new(value.xattrs.clone());

@@ -4,6 +4,7 @@
 //! lookup  names to inodes, published tree and drafts as one     dirs     listings
 //! create  new files, directories, links; removing               rename   moving, exchanging
 //! io      open, read, write, finish, fsync                      attrs    attributes, xattrs, statfs
+//! copy    ranges from file to file
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
 //! ```
 //!
@@ -28,7 +29,7 @@ use journal::name::{EntryName, NameError, Register};
 use journal::op::Timestamp;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::attr::Caller;
+use crate::attr::{ALL_MODE_BITS, Caller, DIR_MODE_BITS, FILE_MODE_BITS};
 use crate::contents::Contents;
 pub use crate::contents::Wait;
 use crate::drafts::{Drafts, Timing, Touched};
@@ -41,6 +42,7 @@ use crate::spool::{Change, Spool, Unfinished, recover};
 use crate::traits::{Clock, Submit, Tree};
 
 mod attrs;
+mod copy;
 mod create;
 mod dirs;
 mod io;
@@ -59,6 +61,8 @@ pub use rename::RenameMode;
 
 /// Directory times kept locally.
 const DIR_TIMES_MAX: usize = 65_536;
+/// How a notice about a disk without room begins.
+const NO_ROOM: &str = "the disk of the data directory is full";
 /// Notices kept.
 const NOTICES_MAX: usize = 64;
 
@@ -77,7 +81,7 @@ pub struct Config {
     pub show_virtual: bool,
     /// Whether the drive keeps numeric owners.
     pub posix_owners: bool,
-    /// Whether other users than the mounting one may come in; the kernel then checks modes.
+    /// Whether other users than the mounting one may come in.
     pub allow_other: bool,
     /// Drafts are published when nothing changed for this long, milliseconds.
     pub quiet_ms: u64,
@@ -103,6 +107,21 @@ pub enum Sealer {
 }
 
 impl Config {
+    /// Whether the kernel checks modes and owners before it asks.
+    pub fn kernel_checks(&self) -> bool {
+        self.allow_other || self.posix_owners
+    }
+
+    /// Mode bits of files that are shown and kept.
+    pub(crate) fn file_bits(&self) -> u32 {
+        if self.posix_owners { ALL_MODE_BITS } else { FILE_MODE_BITS }
+    }
+
+    /// Mode bits of directories that are shown and kept.
+    pub(crate) fn dir_bits(&self) -> u32 {
+        if self.posix_owners { ALL_MODE_BITS } else { DIR_MODE_BITS }
+    }
+
     /// The usual settings.
     pub fn new(spool_dir: PathBuf, uid: u32, gid: u32) -> Self {
         Self {
@@ -167,8 +186,10 @@ pub struct Core {
 pub(crate) struct State {
     table: Table,
     drafts: Drafts,
-    /// When a directory's listing last changed here.
-    dir_times: HashMap<DirId, Timestamp>,
+    /// What happened to directories here, as far as their times tell.
+    dir_times: HashMap<DirId, DirTimes>,
+    /// How many directories a directory holds, where that was counted.
+    subdirs: Mutex<HashMap<DirId, u32>>,
     /// Registers others changed while they were drafted here: looked at again when the draft is published.
     overtaken: HashSet<Register>,
     /// What else belongs into the next spool frame, after the drafts.
@@ -178,6 +199,23 @@ pub(crate) struct State {
     backoff_ms: u64,
     /// How many batches to come hold one part only, after the journal refused one of several.
     one_by_one: usize,
+}
+
+/// Times of a directory that are kept here only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DirTimes {
+    /// When the listing last changed here; none if its owner set another time since.
+    mtime: Option<Timestamp>,
+    /// Last read, if someone set it.
+    atime: Option<Timestamp>,
+    ctime: Timestamp,
+}
+
+/// What happened to the directories in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subdir {
+    Came,
+    Left,
 }
 
 /// Wakes the publishing thread.
@@ -240,6 +278,7 @@ impl Fs {
             table: Table::new(),
             drafts: Drafts::new(timing),
             dir_times: HashMap::new(),
+            subdirs: Mutex::default(),
             overtaken: HashSet::new(),
             also: Vec::new(),
             retry_at_ms: 0,
@@ -280,6 +319,11 @@ impl Core {
         drafts + self.left.lock().len()
     }
 
+    /// Whether the kernel has to check modes and owners.
+    pub fn kernel_checks(&self) -> bool {
+        self.config.kernel_checks()
+    }
+
     /// How many files are open.
     pub fn open_files(&self) -> usize {
         self.handles.files()
@@ -316,6 +360,10 @@ impl Core {
         if self.spool.has_failed() {
             return Err(FsError::Poisoned);
         }
+        if self.spool.waits_for_room() {
+            self.spool.write_out()?;
+            self.drop_notices(NO_ROOM);
+        }
         let (result, due_ms) = {
             let mut state = self.state.lock();
             let result = body(&mut state);
@@ -323,7 +371,7 @@ impl Core {
             (result, state.drafts.next_due_ms())
         };
         let result = result?;
-        self.spool.write_out().inspect_err(|_| self.spool_failed())?;
+        self.write_out_spool()?;
         if due_ms.is_some_and(|due| due < self.wake.until_ms.load(Ordering::Acquire)) {
             self.wake.ring();
         }
@@ -359,7 +407,16 @@ impl Core {
         self.spool.push(&changes);
     }
 
+    /// Hands the spool log to the operating system, and tells the user when that fails.
+    fn write_out_spool(&self) -> Result<(), FsError> {
+        self.spool.write_out().inspect_err(|_| self.spool_failed())
+    }
+
     fn spool_failed(&self) {
+        if !self.spool.has_failed() {
+            self.notice(format!("{NO_ROOM}; no change is taken"), "free some space there");
+            return;
+        }
         self.notice(
             "the spool cannot be written; the drive takes no more changes".into(),
             "check the disk of the data directory, then mount again",
@@ -384,10 +441,17 @@ impl Core {
         })
     }
 
-    /// Whether the owner's bits allow `want` (4 read, 2 write, 1 execute). With `allow_other` the kernel has checked.
+    /// A name that should be there already: one that cannot be is not.
+    fn name_there(&self, bytes: &[u8]) -> Result<EntryName, FsError> {
+        self.name(bytes).map_err(|error| match error {
+            FsError::NameEncoding => FsError::NotFound,
+            other => other,
+        })
+    }
+
+    /// Whether the owner's bits allow `want` (4 read, 2 write, 1 execute), where the kernel has not checked.
     fn may(&self, caller: Caller, mode: u32, want: u32) -> Result<(), FsError> {
-        let kernel_checks = self.config.allow_other;
-        if kernel_checks || caller.uid == 0 || (mode >> 6) & want == want {
+        if self.config.kernel_checks() || caller.uid == 0 || (mode >> 6) & want == want {
             Ok(())
         } else {
             Err(FsError::Access)
@@ -406,9 +470,27 @@ impl State {
 
     /// A directory's listing changed here.
     fn touch_dir(&mut self, dir: DirId, now: Timestamp) {
+        self.dir_changed(dir, now).mtime = Some(now);
+    }
+
+    /// Something of a directory changed here.
+    fn dir_changed(&mut self, dir: DirId, now: Timestamp) -> &mut DirTimes {
         if self.dir_times.len() >= DIR_TIMES_MAX && !self.dir_times.contains_key(&dir) {
             self.dir_times.clear();
         }
-        self.dir_times.insert(dir, now);
+        let new = DirTimes { mtime: None, atime: None, ctime: now };
+        let times = self.dir_times.entry(dir).or_insert(new);
+        times.ctime = now;
+        times
+    }
+
+    /// A directory came into or left another one.
+    fn count_subdir(&mut self, dir: DirId, change: Subdir) {
+        if let Some(count) = self.subdirs.get_mut().get_mut(&dir) {
+            *count = match change {
+                Subdir::Came => count.saturating_add(1),
+                Subdir::Left => count.saturating_sub(1),
+            };
+        }
     }
 }

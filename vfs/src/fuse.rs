@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
@@ -90,6 +90,36 @@ fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
     match result {
         Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
         Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+fn reply_written(reply: ReplyWrite, result: Result<usize, FsError>) {
+    match result {
+        Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+        Err(error) => reply.error(error_of(&error)),
+    }
+}
+
+/// Who changes a file's bytes: whether its set-id bits stay.
+#[derive(Clone, Copy)]
+enum Changer {
+    Trusted,
+    WithoutSetId,
+}
+
+impl Changer {
+    fn of(request: &Request) -> Self {
+        if request.uid() == 0 { Self::Trusted } else { Self::WithoutSetId }
+    }
+
+    /// The change was made, or not.
+    fn done<T>(self, fs: &Fs, fh: FileHandle, result: Result<T, FsError>) -> Result<T, FsError> {
+        let done = result?;
+        match self {
+            Self::Trusted => {}
+            Self::WithoutSetId => fs.drop_set_id(fh.0)?,
+        }
+        Ok(done)
     }
 }
 
@@ -169,16 +199,18 @@ fn read_ahead(
 
 impl Filesystem for Fuse {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Set-user-id bits are never kept, so the kernel need not ask for them at each write (KILLPRIV_V2).
+        // Set-id bits are taken off by ourselves, so the kernel need not ask for them at each write (KILLPRIV_V2).
         let wanted = [
-            InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_CACHE_SYMLINKS,
         ];
-        for flag in wanted {
+        // The kernel drops the pages of a running program before it notices that it runs, if an open may cut. Where
+        // programs of several users run, cutting is a request of its own, which saves pay for with a round trip.
+        let cutting = (!self.fs.kernel_checks()).then_some(InitFlags::FUSE_ATOMIC_O_TRUNC);
+        for flag in wanted.into_iter().chain(cutting) {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel does not offer");
             }
@@ -399,23 +431,47 @@ impl Filesystem for Fuse {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let answer = |reply: ReplyWrite, result: Result<usize, FsError>| match result {
-            Ok(written) => reply.written(written as u32),
-            Err(error) => reply.error(error_of(&error)),
+        let changer = match write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            true => Changer::WithoutSetId,
+            false => Changer::Trusted,
         };
         guarded(|| match self.fs.write(fh.0, offset, data, Wait::Never) {
             Err(FsError::WouldWait) => {
                 let data = data.to_vec();
                 self.elsewhere(move |fs| {
-                    answer(reply, fs.write(fh.0, offset, &data, Wait::Allowed))
+                    let written = fs.write(fh.0, offset, &data, Wait::Allowed);
+                    reply_written(reply, changer.done(fs, fh, written));
                 });
             }
-            result => answer(reply, result),
+            result => reply_written(reply, changer.done(&self.fs, fh, result)),
+        });
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let changer = Changer::of(request);
+        guarded(|| {
+            self.elsewhere(move |fs| {
+                let copied = fs.copy_range((fh_in.0, offset_in), (fh_out.0, offset_out), len);
+                let copied = copied.map(|copied| copied as usize);
+                reply_written(reply, changer.done(fs, fh_out, copied));
+            });
         });
     }
 
@@ -615,7 +671,7 @@ impl Filesystem for Fuse {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -623,9 +679,11 @@ impl Filesystem for Fuse {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let changer = Changer::of(request);
         guarded(|| {
             self.elsewhere(move |fs| {
-                reply_empty(reply, fs.fallocate(fh.0, mode as u32, offset, length))
+                let done = fs.fallocate(fh.0, mode as u32, offset, length);
+                reply_empty(reply, changer.done(fs, fh, done));
             });
         });
     }

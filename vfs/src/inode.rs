@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use journal::id::DirId;
 use journal::name::EntryName;
-use journal::op::SymlinkValue;
+use journal::op::{SymlinkValue, Timestamp};
 use parking_lot::Mutex;
 
 use crate::drafts::{Below, Key};
@@ -38,6 +38,14 @@ pub(crate) struct LinkNode {
     pub(crate) ino: u64,
     pub(crate) value: Mutex<SymlinkValue>,
     pub(crate) below: Mutex<Below>,
+    pub(crate) times: Mutex<LinkTimes>,
+}
+
+/// Times of a link that are kept here only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkTimes {
+    pub(crate) atime: Timestamp,
+    pub(crate) ctime: Timestamp,
 }
 
 /// A name an inode stands under.

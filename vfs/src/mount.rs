@@ -41,7 +41,7 @@ const THREADS_MAX: usize = 16;
 /// How to mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
-    /// Lets other users in; the kernel then checks modes.
+    /// Lets other users in.
     pub allow_other: bool,
     /// What `df` and `mount` show as the source.
     pub fs_name: String,
@@ -157,10 +157,20 @@ impl Ended {
     }
 }
 
+/// Who gets in, and whether the kernel checks modes and owners.
+fn access_options(options: &MountOptions, fs: &Fs) -> &'static str {
+    match (options.allow_other, fs.kernel_checks()) {
+        (true, true) => ",allow_other,default_permissions",
+        (true, false) => ",allow_other",
+        (false, true) => ",default_permissions",
+        (false, false) => "",
+    }
+}
+
 /// Mounts on an empty directory.
 pub fn mount(fs: Arc<Fs>, at: &Path, options: &MountOptions) -> Result<Mounted, MountError> {
     let at = check_point(at)?;
-    let fd = device::mount(&at, options)?;
+    let fd = device::mount(&at, options, access_options(options, &fs))?;
     let device = table::device_of(&at).unwrap_or_default();
     match serve(fs, fd, options) {
         Ok((ended, threads)) => Ok(Mounted { at, device, ended, threads: Mutex::new(threads) }),

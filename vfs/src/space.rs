@@ -2,8 +2,9 @@
 //!
 //! Leaves out: the content store's own check; both look at the same disk.
 //!
-//! Invariant: between two looks at the disk no more is granted than half of what the last look found free, and never
-//! more than [`GRANT_MAX_BYTES`], so that several writers cannot use up the reserve unseen.
+//! Invariant: between two looks at the disk no more is granted than half of what the last look found free, a quarter of
+//! the reserve and [`GRANT_MAX_BYTES`], so that neither several writers nor other programs that fill the disk meanwhile
+//! can lead to more being accepted than the reserve can finish.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -50,7 +51,8 @@ impl Space {
         }
         let Ok(stat) = rustix::fs::statvfs(&self.dir) else { return true };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(self.reserve_bytes);
-        let grant = i64::try_from((free / 2).min(GRANT_MAX_BYTES)).unwrap_or(0);
+        let grant = (free / 2).min(self.reserve_bytes / 4).min(GRANT_MAX_BYTES);
+        let grant = i64::try_from(grant).unwrap_or(0);
         self.granted_bytes.store(grant, Ordering::Relaxed);
         u64::try_from(bytes).is_ok_and(|bytes| bytes <= free)
     }

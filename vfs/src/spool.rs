@@ -6,7 +6,8 @@
 //! - changes stand in the log in the order they were made; what is cut off at the end is the newest;
 //! - a change is in the log (not yet durable) before the call that made it is answered, and durable before an fsync is;
 //! - an overlay file the log may still need stays until the log does not need it any more, durably;
-//! - after a failed write or sync nothing more is written to this log;
+//! - after a failed write or sync nothing more is written to this log, but for a write that found no room: it is made
+//!   again, at the same place, before anything else is taken;
 //! - the file reaches beyond what is written, in zeros or in frames of an older turn, so that a sync has only data to
 //!   write and no new length.
 
@@ -53,6 +54,8 @@ pub(crate) struct Spool {
     emptied_at: AtomicU64,
     retired: Mutex<Vec<PathBuf>>,
     failed: AtomicBool,
+    /// Whether what is queued found no room on the disk.
+    no_room: AtomicBool,
 }
 
 /// Frames to be written, and the turn of the log they will stand in.
@@ -85,12 +88,18 @@ impl Spool {
             emptied_at: AtomicU64::new(0),
             retired: Mutex::new(Vec::new()),
             failed: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
         })
     }
 
     /// Whether an earlier failure ended writing.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether changes made before wait for room on the disk: then none may be added before they are written.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.no_room.load(Ordering::Acquire)
     }
 
     /// Puts changes in their place in the order. Called with the drive's state locked; touches no disk.
@@ -120,17 +129,29 @@ impl Spool {
     }
 
     fn drain(&self, written: &mut Written) -> Result<(), FsError> {
-        let bytes = {
+        let (mut bytes, upto) = {
             let mut queue = self.queue.lock();
-            written.upto = self.queued.load(Ordering::Acquire);
-            std::mem::take(&mut queue.frames)
+            let upto = self.queued.load(Ordering::Acquire);
+            (std::mem::take(&mut queue.frames), upto)
         };
         written.grow(bytes.len() as u64);
-        if let Err(error) = written.file.write_all_at(&bytes, written.len) {
-            return Err(self.fail("write", error));
+        match written.file.write_all_at(&bytes, written.len) {
+            Ok(()) => {
+                written.upto = upto;
+                written.len += bytes.len() as u64;
+                self.no_room.store(false, Ordering::Release);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                // What came of it in the file is behind the end of the log and is written over.
+                let mut queue = self.queue.lock();
+                bytes.extend_from_slice(&queue.frames);
+                queue.frames = bytes;
+                self.no_room.store(true, Ordering::Release);
+                Err(FsError::Spool(at("write", &self.dir.join(LOG_NAME))(error)))
+            }
+            Err(error) => Err(self.fail("write", error)),
         }
-        written.len += bytes.len() as u64;
-        Ok(())
     }
 
     /// Makes everything pushed before this call durable. Concurrent calls share one sync.

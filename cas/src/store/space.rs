@@ -2,8 +2,8 @@
 //!
 //! Leaves out: quotas the system does not report; those come as errors of the write.
 //!
-//! Invariants: unchecked writes never exceed what was free at the last look by more than [`LOOK_BYTES`] plus what
-//! others wrote meanwhile, which the reserve is there for.
+//! Invariants: unchecked writes never exceed what was free at the last look by more than [`LOOK_BYTES`], or a quarter of
+//! the reserve, plus what others wrote meanwhile, which the reserve is there for.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -43,7 +43,8 @@ impl Space {
         if free < len {
             return Err(WriteError::Full);
         }
-        self.budget.store(free.min(LOOK_BYTES) as i64, Ordering::Relaxed);
+        let budget = free.min(LOOK_BYTES).min(self.reserve / 4);
+        self.budget.store(i64::try_from(budget).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
 

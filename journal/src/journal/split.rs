@@ -131,8 +131,11 @@ mod tests {
     use crate::op::SymlinkValue;
 
     fn put(name: &str, len: usize, bases: Vec<VersionId>) -> Op {
-        let value =
-            Value::Symlink(SymlinkValue { target: vec![b'x'; len], mtime: Default::default() });
+        let value = Value::Symlink(SymlinkValue {
+            target: vec![b'x'; len],
+            mtime: Default::default(),
+            owner: None,
+        });
         Op::Put { dir: DirId::ROOT, name: EntryName::new(name).unwrap(), value, bases }
     }
 

@@ -149,8 +149,8 @@ fn entries_that_break_a_rule_are_neither_signed_nor_read() {
         ("an empty link", {
             Entry { ops: vec![put_in(DirId::ROOT, "l", link(""), &[])], ..good.clone() }
         }),
-        ("set-uid", {
-            let value = crate::forge::file_with("x", 0o4755);
+        ("a mode with the kind of file in it", {
+            let value = crate::forge::file_with("x", 0o100755);
             Entry { ops: vec![put_in(DirId::ROOT, "f", value, &[])], ..good.clone() }
         }),
     ];

@@ -129,7 +129,7 @@ pub fn file(text: &str) -> Value {
 
 pub fn link(target: &str) -> Value {
     let target = target.as_bytes().to_vec();
-    Value::Symlink(SymlinkValue { target, mtime: Timestamp::default() })
+    Value::Symlink(SymlinkValue { target, mtime: Timestamp::default(), owner: None })
 }
 
 pub fn put_in(dir: DirId, at: &str, value: Value, bases: &[VersionId]) -> Op {

@@ -5,6 +5,7 @@
 //! Invariants:
 //! - the destination is missing or empty, and nothing outside it is written: names come from the
 //!   journal, hold no `/`, and every file is made new;
+//! - set-user-id and set-group-id are left out: the copy may lie where they would have an effect;
 //! - a file that cannot be read whole ends the export with an error that names it.
 
 use std::fs::{File, OpenOptions, Permissions};
@@ -18,6 +19,7 @@ use journal::op::{DirAttr, FileValue, Timestamp, Xattrs};
 use journal::view::{ViewKind, ViewNode};
 use journal::{DirId, StateError};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
+use vfs::attr::{DIR_MODE_BITS, FILE_MODE_BITS};
 
 use super::Drive;
 
@@ -111,7 +113,7 @@ impl Drive {
         }
         for (path, attr) in attrs.into_iter().rev() {
             set_xattrs(&path, &attr.xattrs)?;
-            let mode = Permissions::from_mode(attr.mode);
+            let mode = Permissions::from_mode(attr.mode & DIR_MODE_BITS);
             std::fs::set_permissions(&path, mode).map_err(io(&path, "set the mode of"))?;
             if let Some(mtime) = attr.mtime {
                 set_mtime(&path, mtime)?;
@@ -153,7 +155,7 @@ impl Drive {
         let mut file: File = options
             .write(true)
             .create_new(true)
-            .mode(value.mode)
+            .mode(value.mode & FILE_MODE_BITS)
             .open(path)
             .map_err(io(path, "create"))?;
         let mut buffer = vec![0; BUFFER_LEN];
@@ -168,7 +170,7 @@ impl Drive {
             offset += got as u64;
         }
         set_xattrs(path, &value.xattrs)?;
-        let mode = Permissions::from_mode(value.mode);
+        let mode = Permissions::from_mode(value.mode & FILE_MODE_BITS);
         file.set_permissions(mode).map_err(io(path, "set the mode of"))?;
         file.sync_all().map_err(io(path, "make durable"))?;
         drop(file);

@@ -85,6 +85,11 @@ impl Device {
         self
     }
 
+    /// Leaves an option out from the next start on, for what is decided when a drive is made.
+    pub fn leave_out(&mut self, option: &str) {
+        self.options.retain(|given| given != option);
+    }
+
     /// Gives it a wrong clock.
     pub fn clock(mut self, offset: Offset) -> Device {
         self.clock = Some(offset);

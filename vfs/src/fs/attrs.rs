@@ -11,7 +11,7 @@ use journal::id::DirId;
 use journal::op::{DirAttr, Timestamp, XATTRS_LEN_MAX, Xattrs};
 
 use super::{Core, State};
-use crate::attr::{Attr, Caller, DIR_MODE_BITS, FILE_MODE_BITS, SetAttr, SetTime};
+use crate::attr::{Attr, Caller, SetAttr, SetTime, without_set_id};
 use crate::drafts::DraftValue;
 use crate::error::FsError;
 use crate::file::{FileNode, Meta, cas_content};
@@ -53,7 +53,8 @@ impl Core {
         self.check_role()?;
         let kind =
             self.state().table.get(ino).map(|node| node.kind.clone()).ok_or(FsError::Stale)?;
-        self.check_owner(caller, &set)?;
+        let owner = self.attr_of(&self.state(), ino, &kind)?.uid;
+        self.check_owner(caller, owner, &set)?;
         match &kind {
             NodeKind::File(file) => self.set_file(caller, file, handle, set)?,
             NodeKind::Symlink(link) => self.set_link(link, set)?,
@@ -71,14 +72,14 @@ impl Core {
 
     /// Without replicated owners everything belongs to the mounting user. Root may say otherwise without effect, as
     /// unpackers and copiers running as root do; anyone else gives a file away no more than on other file systems.
-    fn check_owner(&self, caller: Caller, set: &SetAttr) -> Result<(), FsError> {
-        let foreign = set.uid.is_some_and(|uid| uid != self.config.uid);
+    fn check_owner(&self, caller: Caller, uid: u32, set: &SetAttr) -> Result<(), FsError> {
+        let foreign = set.uid.is_some_and(|new| new != uid);
         if foreign && caller.uid != 0 { Err(FsError::NotPermitted) } else { Ok(()) }
     }
 
     fn owner_of(&self, old: Option<(u32, u32)>, set: &SetAttr) -> Option<(u32, u32)> {
-        if !self.config.posix_owners {
-            return None;
+        if !self.config.posix_owners || (set.uid.is_none() && set.gid.is_none()) {
+            return old;
         }
         let (uid, gid) = old.unwrap_or((self.config.uid, self.config.gid));
         Some((set.uid.unwrap_or(uid), set.gid.unwrap_or(gid)))
@@ -107,18 +108,26 @@ impl Core {
                 return Err(FsError::Access);
             }
             self.set_len(file, len)?;
+            if caller.uid != 0 {
+                self.drop_set_id_of(file)?;
+            }
         }
         let lasting =
             set.mode.is_some() || set.uid.is_some() || set.gid.is_some() || set.mtime.is_some();
         if !lasting {
             if let Some(atime) = set.atime {
-                file.meta.lock().atime = self.time(atime);
+                let mut meta = file.meta.lock();
+                meta.atime = self.time(atime);
+                meta.ctime = self.clock.wall();
             }
             return Ok(());
         }
         self.change_file(file, |meta| {
+            if set.uid.is_some() || set.gid.is_some() {
+                meta.mode = without_set_id(meta.mode);
+            }
             if let Some(mode) = set.mode {
-                meta.mode = mode & FILE_MODE_BITS;
+                meta.mode = mode & self.config.file_bits();
             }
             if let Some(mtime) = set.mtime {
                 meta.mtime = self.time(mtime);
@@ -154,12 +163,41 @@ impl Core {
         beside.map_or(Ok(()), |op| self.publish_beside(file, op))
     }
 
+    /// Takes the set-id bits off an open file that someone without the right to set ids has changed.
+    pub fn drop_set_id(&self, handle: u64) -> Result<(), FsError> {
+        self.drop_set_id_of(&self.handles.file(handle)?.node)
+    }
+
+    pub(crate) fn drop_set_id_of(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
+        let mode = file.meta.lock().mode;
+        if without_set_id(mode) == mode {
+            return Ok(());
+        }
+        self.change_file(file, |meta| {
+            meta.mode = without_set_id(meta.mode);
+            Ok(())
+        })
+    }
+
     fn set_link(&self, link: &Arc<LinkNode>, set: SetAttr) -> Result<(), FsError> {
-        let Some(mtime) = set.mtime else { return Ok(()) };
+        {
+            let mut times = link.times.lock();
+            times.ctime = self.clock.wall();
+            if let Some(atime) = set.atime {
+                times.atime = self.time(atime);
+            }
+        }
         self.change(|state| {
             let value = {
                 let mut value = link.value.lock();
-                value.mtime = self.time(mtime);
+                let before = value.clone();
+                if let Some(mtime) = set.mtime {
+                    value.mtime = self.time(mtime);
+                }
+                value.owner = self.owner_of(value.owner, &set);
+                if *value == before {
+                    return Ok(());
+                }
                 value.clone()
             };
             let Some(key) = state.table.key_of(link.ino) else { return Ok(()) };
@@ -177,11 +215,15 @@ impl Core {
             }
             let mut attr = self.dir_attr(state, dir)?;
             if let Some(mode) = set.mode {
-                attr.mode = mode & DIR_MODE_BITS;
+                attr.mode = mode & self.config.dir_bits();
             }
+            let times = state.dir_changed(dir, self.clock.wall());
             if let Some(mtime) = set.mtime {
                 attr.mtime = Some(self.time(mtime));
-                state.dir_times.remove(&dir);
+                times.mtime = None;
+            }
+            if let Some(atime) = set.atime {
+                times.atime = Some(self.time(atime));
             }
             attr.owner = self.owner_of(attr.owner, &set);
             self.put_dir_attr(state, dir, attr)
@@ -328,6 +370,7 @@ impl Core {
             NodeKind::Dir(dir) => self.change(|state| {
                 let mut attr = self.dir_attr(state, dir)?;
                 set(&mut attr.xattrs)?;
+                state.dir_changed(dir, self.clock.wall());
                 self.put_dir_attr(state, dir, attr)
             }),
             NodeKind::Symlink(_) => Err(FsError::NotPermitted),

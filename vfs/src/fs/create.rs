@@ -11,8 +11,8 @@ use journal::name::EntryName;
 use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
 use parking_lot::Mutex;
 
-use super::{Core, Entry, Opened, State};
-use crate::attr::{Caller, DIR_MODE_BITS, FILE_MODE_BITS};
+use super::{Core, Entry, Opened, State, Subdir};
+use crate::attr::{Caller, SET_GROUP_ID};
 use crate::body::Body;
 use crate::drafts::{Below, DraftValue, Key};
 use crate::error::FsError;
@@ -36,10 +36,26 @@ impl Core {
         if !self.dir_lives(state, dir)? {
             return Err(FsError::NotFound);
         }
-        if caller.uid != 0 && !self.config.allow_other {
+        if caller.uid != 0 && !self.config.kernel_checks() {
             self.may(caller, self.dir_attr(state, dir)?.mode, 0o3)?;
         }
         Ok(dir)
+    }
+
+    /// Whose it is, what a caller makes in a directory.
+    fn new_owner(
+        &self,
+        state: &State,
+        caller: Caller,
+        dir: DirId,
+    ) -> Result<Option<(u32, u32)>, FsError> {
+        if !self.config.posix_owners {
+            return Ok(None);
+        }
+        let attr = self.dir_attr(state, dir)?;
+        let of_dir = attr.mode & SET_GROUP_ID != 0;
+        let gid = if of_dir { self.owner(attr.owner).1 } else { caller.gid };
+        Ok(Some((caller.uid, gid)))
     }
 
     /// Makes a file and opens it; opens the one that is there unless it must be new.
@@ -57,7 +73,8 @@ impl Core {
             if let Some(found) = self.find(state, dir, &name)? {
                 return Ok(Err(found));
             }
-            let file = self.make_file(state, dir, &name, mode)?;
+            let owner = self.new_owner(state, caller, dir)?;
+            let file = self.make_file(state, (dir, &name), mode, owner)?;
             let kind = NodeKind::File(file.clone());
             let entry = super::lookup::Found { ino: file.ino, kind, lasting: true };
             let entry = self.entry(state, &entry)?;
@@ -66,6 +83,8 @@ impl Core {
         })?;
         match made {
             Ok((entry, file)) => {
+                // It is empty, and to cut it would take the set-id bits off it.
+                let flags = flags & !(rustix::fs::OFlags::TRUNC.bits() as i32);
                 let opened = self.open_node(caller, &file, flags)?;
                 Ok((entry, opened))
             }
@@ -106,9 +125,9 @@ impl Core {
     fn make_file(
         &self,
         state: &mut State,
-        dir: DirId,
-        name: &EntryName,
+        (dir, name): (DirId, &EntryName),
         mode: u32,
+        owner: Option<(u32, u32)>,
     ) -> Result<Arc<FileNode>, FsError> {
         let key = Key::new(dir, name);
         let now = self.clock.wall();
@@ -129,12 +148,12 @@ impl Core {
         };
         let meta = Meta {
             len: 0,
-            mode: mode & FILE_MODE_BITS,
+            mode: mode & self.config.file_bits(),
             mtime: now,
             ctime: now,
             atime: now,
             xattrs: Arc::new(Xattrs::new()),
-            owner: self.config.posix_owners.then_some((self.config.uid, self.config.gid)),
+            owner,
             finished: None,
             rests_on: None,
             below,
@@ -170,8 +189,14 @@ impl Core {
             if self.find(state, parent, &name)?.is_some() {
                 return Err(FsError::Exists);
             }
-            let owner = self.config.posix_owners.then_some((self.config.uid, self.config.gid));
-            let attr = DirAttr { mode: mode & DIR_MODE_BITS, owner, ..DirAttr::default() };
+            let owner = self.new_owner(state, caller, parent)?;
+            // In drives that keep owners a directory's set-group-id goes on to those made in it.
+            let inherited = match owner {
+                Some(_) => self.dir_attr(state, parent)?.mode & SET_GROUP_ID,
+                None => 0,
+            };
+            let mode = (mode | inherited) & self.config.dir_bits();
+            let attr = DirAttr { mode, owner, ..DirAttr::default() };
             let key = Key::new(parent, &name);
             // A directory's identity follows from what it replaces. That may still stand in the published tree, when
             // its removal is a draft.
@@ -187,6 +212,7 @@ impl Core {
             let now = self.clock.wall();
             state.touch_dir(parent, now);
             state.touch_dir(dir, now);
+            state.count_subdir(parent, Subdir::Came);
             let found = self.insert(state, key, NodeKind::Dir(dir), true);
             state.table.told(found.ino);
             self.entry(state, &found)
@@ -214,7 +240,8 @@ impl Core {
                 return Err(FsError::Exists);
             }
             let now = self.clock.wall();
-            let value = SymlinkValue { target: target.to_vec(), mtime: now };
+            let owner = self.new_owner(state, caller, dir)?;
+            let value = SymlinkValue { target: target.to_vec(), mtime: now, owner };
             let key = Key::new(dir, &name);
             let draft = DraftValue::Symlink(value);
             state.drafts.put(self.now_ms(), &key, &name, draft, || self.below(dir, &name))?;
@@ -236,7 +263,7 @@ impl Core {
 
     /// Removes a file or link.
     pub fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
-        let name = self.name(name)?;
+        let name = self.name_there(name)?;
         self.change(|state| {
             let dir = self.writable_dir(state, caller, parent)?;
             let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
@@ -255,10 +282,18 @@ impl Core {
 
     /// A file loses its name: from now on nothing of it is published.
     pub(crate) fn displace(&self, state: &mut State, kind: &NodeKind) {
-        let NodeKind::File(file) = kind else { return };
+        let now = self.clock.wall();
+        let file = match kind {
+            NodeKind::File(file) => file,
+            NodeKind::Symlink(link) => {
+                link.times.lock().ctime = now;
+                return;
+            }
+            NodeKind::Dir(_) => return,
+        };
         let mut meta = file.meta.lock();
         meta.place = None;
-        meta.ctime = self.clock.wall();
+        meta.ctime = now;
         if let Some(logged) = &mut meta.logged {
             logged.file.place = None;
             state.also.push(Change::Place { file: file.ino, place: None });
@@ -267,7 +302,7 @@ impl Core {
 
     /// Removes an empty directory.
     pub fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
-        let name = self.name(name)?;
+        let name = self.name_there(name)?;
         self.change(|state| {
             let parent = self.writable_dir(state, caller, parent)?;
             let found = self.find(state, parent, &name)?.ok_or(FsError::NotFound)?;
@@ -279,7 +314,8 @@ impl Core {
             let value = DraftValue::Gone { moved_to: None, was_dir: Some(dir) };
             state.drafts.put(self.now_ms(), &key, &name, value, || self.below(parent, &name))?;
             state.drafts.forget_dir_attr(dir);
-            state.dir_times.remove(&dir);
+            state.dir_changed(dir, self.clock.wall());
+            state.count_subdir(parent, Subdir::Left);
             state.table.detach(&key);
             state.table.bury_dir(dir);
             state.touch_dir(parent, self.clock.wall());

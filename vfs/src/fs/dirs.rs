@@ -41,7 +41,7 @@ impl Core {
         let dir = {
             let state = self.state();
             let dir = state.dir_of(ino)?;
-            if caller.uid != 0 && !self.config.allow_other {
+            if caller.uid != 0 && !self.config.kernel_checks() {
                 self.may(caller, self.dir_attr(&state, dir)?.mode, 0o4)?;
             }
             dir

@@ -63,7 +63,7 @@ pub struct Opened {
 impl Core {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
-        if access_of(flags).1 {
+        if access_of(flags).1 || truncates(flags) {
             self.check_role()?;
         }
         let file = {
@@ -72,7 +72,8 @@ impl Core {
                 Some(NodeKind::File(file)) => {
                     let mut meta = file.meta.lock();
                     let (reads, writes) = access_of(flags);
-                    let want = if reads { 4 } else { 0 } | if writes { 2 } else { 0 };
+                    let changes = writes || truncates(flags);
+                    let want = if reads { 4 } else { 0 } | if changes { 2 } else { 0 };
                     self.may(caller, meta.mode, want)?;
                     // Held from here on, so that it is not forgotten before it is open.
                     meta.opens += 1;
@@ -98,8 +99,16 @@ impl Core {
         if writes && self.spool.has_failed() {
             return Err(FsError::Poisoned);
         }
-        if writes && OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC) {
-            self.replace_whole(file)?;
+        if truncates(flags) {
+            // What is only read is not flushed, so it is finished at once.
+            if writes {
+                self.replace_whole(file)?
+            } else {
+                self.set_len(file, 0)?
+            }
+            if caller.uid != 0 {
+                self.drop_set_id_of(file)?;
+            }
         }
         let handle = FileHandle {
             node: file.clone(),
@@ -139,7 +148,7 @@ impl Core {
     }
 
     /// Bytes of the file have changed; its length is `len` now.
-    fn dirtied(&self, file: &Arc<FileNode>, meta: &mut Meta, len: u64) {
+    pub(crate) fn dirtied(&self, file: &Arc<FileNode>, meta: &mut Meta, len: u64) {
         let now = self.clock.wall();
         (meta.len, meta.mtime, meta.ctime) = (len, now, now);
         meta.changes += 1;
@@ -255,9 +264,6 @@ impl Core {
         }
         {
             let mut body = file.body.lock();
-            if body.len() == len {
-                return Ok(());
-            }
             self.cut(file, &mut body, len)?;
             let mut meta = file.meta.lock();
             self.dirtied(file, &mut meta, len);
@@ -575,6 +581,11 @@ impl Ahead {
             *self = Self { next: end, asked_to: 0, run: 0 };
         }
     }
+}
+
+/// Whether open flags ask for an empty file.
+fn truncates(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC)
 }
 
 /// Whether open flags allow reading and writing.

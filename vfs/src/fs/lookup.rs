@@ -13,12 +13,15 @@ use journal::op::{DirAttr, FileValue, SymlinkValue};
 use journal::view::{Standing, ViewKind, ViewNode};
 use parking_lot::Mutex;
 
-use super::{Core, State};
-use crate::attr::{Attr, DIR_MODE_BITS, Kind};
+use super::{Core, DIR_TIMES_MAX, State};
+use crate::attr::{Attr, Kind};
 use crate::drafts::{Below, Draft, DraftValue, Key, Resolves};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta};
-use crate::inode::{LinkNode, NodeKind, Place, Table};
+use crate::inode::{LinkNode, LinkTimes, NodeKind, Place, Table};
+
+/// Published names looked at in one go when directories are counted.
+const COUNT_PAGE: usize = 1024;
 
 /// What a lookup answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub(crate) struct Found {
 impl Core {
     /// Finds a name; the kernel holds the inode once more from now on.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
-        let name = self.name(name)?;
+        let name = self.name_there(name)?;
         let mut state = self.state();
         let dir = state.dir_of(parent)?;
         let found = self.find(&mut state, dir, &name)?.ok_or(FsError::NotFound)?;
@@ -213,7 +216,13 @@ impl Core {
         place: &Place,
     ) -> Arc<LinkNode> {
         let ino = state.table.free_number(Table::number_hint(&place.key));
-        Arc::new(LinkNode { ino, value: Mutex::new(value), below: Mutex::new(below) })
+        let times = LinkTimes { atime: value.mtime, ctime: value.mtime };
+        Arc::new(LinkNode {
+            ino,
+            value: Mutex::new(value),
+            below: Mutex::new(below),
+            times: Mutex::new(times),
+        })
     }
 
     /// What a change under this name replaces.
@@ -310,37 +319,82 @@ impl Core {
             NodeKind::File(file) => Ok(self.file_attr(ino, &file.meta.lock())),
             NodeKind::Symlink(link) => {
                 let value = link.value.lock();
+                let times = *link.times.lock();
+                let (uid, gid) = self.owner(value.owner);
                 Ok(Attr {
                     ino,
                     kind: Kind::Symlink,
                     len: value.target.len() as u64,
                     mode: 0o777,
-                    nlink: 1,
-                    uid: self.config.uid,
-                    gid: self.config.gid,
-                    atime: value.mtime,
+                    nlink: u32::from(state.table.key_of(ino).is_some()),
+                    uid,
+                    gid,
+                    atime: times.atime,
                     mtime: value.mtime,
-                    ctime: value.mtime,
+                    ctime: times.ctime,
                 })
             }
             NodeKind::Dir(dir) => {
                 let attr = self.dir_attr(state, *dir)?;
                 let local = state.dir_times.get(dir).copied();
-                let mtime = local.or(attr.mtime).unwrap_or(self.opened);
+                let changed = local.and_then(|times| times.mtime);
+                let mtime = changed.or(attr.mtime).unwrap_or(self.opened);
                 let (uid, gid) = self.owner(attr.owner);
                 Ok(Attr {
                     ino,
                     kind: Kind::Dir,
                     len: 4096,
-                    mode: attr.mode & DIR_MODE_BITS,
-                    // One tells programs that count links of directories not to.
-                    nlink: 1,
+                    mode: attr.mode & self.config.dir_bits(),
+                    nlink: self.dir_links(state, ino, *dir)?,
                     uid,
                     gid,
-                    atime: mtime,
+                    atime: local.and_then(|times| times.atime).unwrap_or(mtime),
                     mtime,
-                    ctime: mtime,
+                    ctime: local.map_or(mtime, |times| times.ctime),
                 })
+            }
+        }
+    }
+
+    /// How many links a directory has: none once it was removed. Where the drive keeps owners it has what programs that
+    /// count them expect, two and one for each directory in it; elsewhere one, which tells them not to count.
+    fn dir_links(&self, state: &State, ino: u64, dir: DirId) -> Result<u32, FsError> {
+        if ino != super::ROOT_INO && state.table.dir_ino(dir) != Some(ino) {
+            return Ok(0);
+        }
+        if !self.config.posix_owners {
+            return Ok(1);
+        }
+        let known = state.subdirs.lock().get(&dir).copied();
+        let count = match known {
+            Some(count) => count,
+            None => {
+                let count = self.count_subdirs(state, dir)?;
+                let mut subdirs = state.subdirs.lock();
+                if subdirs.len() >= DIR_TIMES_MAX {
+                    subdirs.clear();
+                }
+                subdirs.insert(dir, count);
+                count
+            }
+        };
+        Ok(count.saturating_add(2))
+    }
+
+    fn count_subdirs(&self, state: &State, dir: DirId) -> Result<u32, FsError> {
+        let drafted = state.drafts.in_dir(dir);
+        let mut count =
+            drafted.filter(|(_, draft)| matches!(draft.value, DraftValue::NewDir { .. })).count();
+        let mut after: Option<EntryName> = None;
+        loop {
+            let page = self.tree.list(dir, after.as_ref(), COUNT_PAGE)?;
+            let published = page.iter().filter(|view| matches!(view.kind, ViewKind::Dir { .. }));
+            count += published
+                .filter(|view| state.drafts.get(&Key::new(dir, &view.shown)).is_none())
+                .count();
+            match page.last() {
+                Some(last) if page.len() >= COUNT_PAGE => after = Some(last.shown.clone()),
+                _ => return Ok(u32::try_from(count).unwrap_or(u32::MAX)),
             }
         }
     }
@@ -351,17 +405,17 @@ impl Core {
             ino,
             kind: Kind::File,
             len: meta.len,
-            mode: meta.mode,
+            mode: meta.mode & self.config.file_bits(),
             nlink: u32::from(meta.place.is_some()),
             uid,
             gid,
-            atime: meta.atime.max(meta.mtime),
+            atime: meta.atime,
             mtime: meta.mtime,
             ctime: meta.ctime,
         }
     }
 
-    fn owner(&self, owner: Option<(u32, u32)>) -> (u32, u32) {
+    pub(crate) fn owner(&self, owner: Option<(u32, u32)>) -> (u32, u32) {
         match owner {
             Some(owner) if self.config.posix_owners => owner,
             _ => (self.config.uid, self.config.gid),

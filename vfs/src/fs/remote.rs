@@ -90,6 +90,7 @@ impl Core {
     fn register_changed(&self, register: &Register) {
         let mut state = self.state();
         let (dir, key) = (register.dir, Key::new(register.dir, &register.name));
+        state.subdirs.get_mut().remove(&dir);
         if state.drafts.get(&key).is_some() {
             state.overtaken.insert(register.clone());
             return;

@@ -15,7 +15,7 @@ use journal::op::{Arrival, ExchangeSide, Op, Value};
 use journal::view::{ViewKind, ViewNode};
 
 use super::lookup::Found;
-use super::{Core, State, Wait};
+use super::{Core, State, Subdir, Wait};
 use crate::attr::Caller;
 use crate::drafts::{Below, DraftValue, Key, Side};
 use crate::error::FsError;
@@ -58,7 +58,7 @@ impl Core {
         mode: RenameMode,
         wait: Wait,
     ) -> Result<(), FsError> {
-        let (from_name, to_name) = (self.name(from.1)?, self.name(to.1)?);
+        let (from_name, to_name) = (self.name_there(from.1)?, self.name(to.1)?);
         let published = self.change(|state| {
             let from_dir = self.writable_dir(state, caller, from.0)?;
             let to_dir = self.writable_dir(state, caller, to.0)?;
@@ -192,8 +192,13 @@ impl Core {
                     state.also.push(Change::Dirty(logged.file.clone()));
                 }
             }
-            NodeKind::Symlink(link) => *link.below.lock() = below,
-            NodeKind::Dir(_) => {}
+            NodeKind::Symlink(link) => {
+                *link.below.lock() = below;
+                link.times.lock().ctime = self.clock.wall();
+            }
+            NodeKind::Dir(dir) => {
+                state.dir_changed(*dir, self.clock.wall());
+            }
         }
     }
 
@@ -232,11 +237,15 @@ impl Core {
         state.table.detach(&to_key);
         if let Some(NodeKind::Dir(replaced)) = target.map(|found| found.kind) {
             state.table.bury_dir(replaced);
+            state.count_subdir(ends.to.0, Subdir::Left);
         }
+        state.count_subdir(ends.from.0, Subdir::Left);
+        state.count_subdir(ends.to.0, Subdir::Came);
         if let Some(ino) = state.table.dir_ino(dir) {
             state.table.attach(ino, to_key);
         }
         let now = self.clock.wall();
+        state.dir_changed(dir, now);
         state.touch_dir(ends.from.0, now);
         state.touch_dir(ends.to.0, now);
         Ok(())
@@ -307,8 +316,10 @@ impl Core {
             }
         }
         let now = self.clock.wall();
-        state.touch_dir(ends.from.0, now);
-        state.touch_dir(ends.to.0, now);
+        for dir in [ends.from.0, ends.to.0] {
+            state.touch_dir(dir, now);
+            state.subdirs.get_mut().remove(&dir);
+        }
         self.log_touched(&mut state);
         Ok(())
     }

@@ -58,28 +58,30 @@ fn helper() -> Option<PathBuf> {
     dirs.map(|dir| dir.join(HELPER)).find(|path| path.is_file())
 }
 
-/// Mounts and gives the descriptor.
-pub(super) fn mount(at: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    match mount_ourselves(at, options) {
+/// Mounts and gives the descriptor; `access` is added to the options for kernel and helper.
+pub(super) fn mount(
+    at: &Path,
+    options: &MountOptions,
+    access: &str,
+) -> Result<OwnedFd, MountError> {
+    match mount_ourselves(at, options, access) {
         Err(MountError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            mount_by_helper(at, options)
+            mount_by_helper(at, options, access)
         }
         // Users may be kept from the device although the helper, which runs as root, is not.
         Err(MountError::NoDevice(source)) if source.kind() == io::ErrorKind::PermissionDenied => {
-            mount_by_helper(at, options)
+            mount_by_helper(at, options, access)
         }
         other => other,
     }
 }
 
-fn mount_ourselves(at: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+fn mount_ourselves(at: &Path, options: &MountOptions, access: &str) -> Result<OwnedFd, MountError> {
     let fd = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| MountError::NoDevice(e.into()))?;
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let mut data = format!("fd={},rootmode=40000,user_id={uid},group_id={gid}", fd.as_raw_fd());
-    if options.allow_other {
-        data.push_str(",allow_other,default_permissions");
-    }
+    data.push_str(access);
     let data = CString::new(data).map_err(|e| MountError::io("mount", at)(e.into()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let source = options.fs_name.replace('\0', "");
@@ -88,15 +90,13 @@ fn mount_ourselves(at: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
     Ok(fd)
 }
 
-fn mount_by_helper(at: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+fn mount_by_helper(at: &Path, options: &MountOptions, access: &str) -> Result<OwnedFd, MountError> {
     let helper = helper().ok_or(MountError::NoHelper)?;
     let (ours, theirs) = UnixStream::pair().map_err(MountError::io("mount", at))?;
     // In the list a comma would begin another option.
     let name = options.fs_name.replace([',', '\\', '\0'], "_");
     let mut list = format!("fsname={name},subtype=atelier,nosuid,nodev");
-    if options.allow_other {
-        list.push_str(",allow_other,default_permissions");
-    }
+    list.push_str(access);
     // The helper sends the descriptor over the socket it finds as its standard input.
     let mut child = Command::new(helper)
         .args(["-o", &list, "--"])

@@ -164,6 +164,18 @@ fn a_path_can_be_cut_without_opening_it() {
 }
 
 #[test]
+fn a_file_opened_to_be_read_and_emptied_is_empty_for_everybody() {
+    let world = World::new();
+    world.save("f", b"content");
+    world.pass(100);
+    let handle = world.open("f", OFlags::RDONLY | OFlags::TRUNC);
+    assert_eq!(world.read_handle(handle), b"");
+    world.fs().release(handle).unwrap();
+    world.pass(100);
+    assert_eq!(world.published("f").unwrap(), b"");
+}
+
+#[test]
 fn times_set_after_the_writes_survive_the_close() {
     let world = World::new();
     let handle = world.create("f");

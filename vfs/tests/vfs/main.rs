@@ -9,10 +9,12 @@
     unreachable_pub
 )]
 
+mod copies;
 mod crash;
 mod dances;
 mod drive;
 mod files;
 mod mounts;
 mod names;
+mod owners;
 mod remote;

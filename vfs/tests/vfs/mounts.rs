@@ -404,3 +404,49 @@ fn many_programs_at_once_leave_what_they_see() {
     let conflicts = seen.keys().filter(|path| path.contains("conflict")).count();
     assert_eq!(conflicts, 0, "one device alone made a conflict");
 }
+
+#[test]
+fn what_nobody_uses_is_not_held() {
+    let Some(m) = mounted() else { return };
+    for round in 0..200 {
+        let dir = m.path(&format!("d{}", round % 7));
+        let _ = fs::create_dir(&dir);
+        let file = dir.join(format!("f{round}"));
+        fs::write(&file, vec![1; 10_000]).unwrap();
+        let mut open = OpenOptions::new().read(true).write(true).open(&file).unwrap();
+        open.write_all(b"in place").unwrap();
+        match round % 5 {
+            0 => fs::remove_file(&file).unwrap(),
+            1 => fs::rename(&file, m.path(&format!("moved{round}"))).unwrap(),
+            2 => fs::write(dir.join("f0"), b"another").unwrap(),
+            3 => symlink("f0", dir.join(format!("l{round}"))).unwrap(),
+            _ => fs::rename(&dir, m.path("away"))
+                .and_then(|()| fs::rename(m.path("away"), &dir))
+                .unwrap(),
+        }
+        open.sync_all().unwrap();
+        assert!(entries(&dir).len() < 1000);
+    }
+    m.fs.seal_all().unwrap();
+    // The kernel forgets what it may when a mount's options are set anew.
+    let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+    if let Err(error) = rustix::mount::mount_remount(m.point.path(), flags, "") {
+        eprintln!("SKIPPED: this process may not mount anew: {error}");
+        return;
+    }
+    let overlays = || {
+        let names = entries(m.world.spool());
+        names.into_iter().filter(|name| name.starts_with("overlay")).collect::<Vec<_>>()
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while m.fs.inodes() > 1 || m.fs.open_files() > 0 || !overlays().is_empty() {
+        assert!(
+            Instant::now() < end,
+            "{} inodes, {} open files, {:?}",
+            m.fs.inodes(),
+            m.fs.open_files(),
+            overlays()
+        );
+        std::thread::yield_now();
+    }
+}

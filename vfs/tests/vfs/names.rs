@@ -223,6 +223,21 @@ fn names_a_drive_cannot_hold_are_refused_as_such() {
         world.fs().create(ME, ROOT, b"\xff", 0o644, flags),
         Err(FsError::NameEncoding)
     ));
+    assert!(
+        matches!(world.fs().lookup(ROOT, b"\xff"), Err(FsError::NotFound)),
+        "it cannot be there"
+    );
+    assert!(matches!(world.fs().unlink(ME, ROOT, b"\xff"), Err(FsError::NotFound)));
+    assert!(matches!(world.fs().rmdir(ME, ROOT, b"\xff"), Err(FsError::NotFound)));
+    world.save("there", b"1");
+    let rename = |from: &[u8], to: &[u8]| {
+        let mode = vfs::fs::RenameMode::Replace;
+        world.fs().rename(ME, (ROOT, from), (ROOT, to), mode, vfs::fs::Wait::Allowed)
+    };
+    assert!(matches!(rename(b"\xff", b"x"), Err(FsError::NotFound)));
+    assert!(matches!(rename(b"there", b"\xff"), Err(FsError::NameEncoding)));
+    assert!(matches!(rename(b"there", &long), Err(FsError::NameTooLong)));
+    assert_eq!(world.read("there").unwrap(), b"1");
     assert!(matches!(world.fs().mknod(ME, ROOT, b"fifo", 0o010644), Err(FsError::NotPermitted)));
     assert!(world.fs().mknod(ME, ROOT, b"file", 0o100644).is_ok());
     assert!(matches!(world.fs().symlink(ME, ROOT, b"l", b""), Err(FsError::Invalid)));

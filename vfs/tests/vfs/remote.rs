@@ -188,6 +188,36 @@ fn what_others_remove_is_gone_here() {
 }
 
 #[test]
+fn a_file_others_removed_is_read_on_and_comes_back_with_what_is_written_to_it() {
+    for synced in [false, true] {
+        let mut world = World::new();
+        world.save("f", b"old bytes");
+        world.pass(100);
+        let handle = world.open("f", OFlags::RDWR);
+        let gone = Op::Put {
+            dir: DirId::ROOT,
+            name: "f".parse().unwrap(),
+            value: Value::Gone { moved_to: None },
+            bases: vec![version(&world, "f")],
+        };
+        world.drive.publish(vec![gone]);
+        world.fs().remote_changed(&[Register::new(DirId::ROOT, "f".parse().unwrap())]);
+        assert!(world.ino("f").is_none());
+        assert_eq!(world.read_handle(handle), b"old bytes");
+        world.write(handle, 0, b"NEW");
+        if synced {
+            // What an fsync saw is not lost by a crash either.
+            world.fs().fsync(handle).unwrap();
+            world.crash();
+        } else {
+            world.close(handle);
+        }
+        world.pass(3_000);
+        assert_eq!(world.published("f").unwrap(), b"NEW bytes", "synced: {synced}");
+    }
+}
+
+#[test]
 fn more_changes_than_the_queue_holds_are_not_lost() {
     let world = World::new();
     for i in 0..50 {
