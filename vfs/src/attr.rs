@@ -4,6 +4,8 @@
 //!
 //! Invariant: mode bits never hold set-user-id or set-group-id; the mount is `nosuid` and the drive does not keep them.
 
+use std::path::Path;
+
 use journal::op::Timestamp;
 
 /// Mode bits a file keeps.
@@ -84,4 +86,14 @@ pub struct Caller {
     pub gid: u32,
     /// Thread id; 0 when the kernel acts for nobody in particular.
     pub tid: u32,
+}
+
+impl Caller {
+    /// Whether a thread belongs to another process. A thread that is gone counts as another's; one that is not known
+    /// (0) never does.
+    pub(crate) fn is_other_process(&self, tid: u32) -> bool {
+        let known = self.tid != 0 && tid != 0;
+        let same = || Path::new("/proc").join(format!("{}/task/{tid}", self.tid)).exists();
+        known && self.tid != tid && !same()
+    }
 }

@@ -106,6 +106,9 @@ impl Core {
             if !may_write {
                 return Err(FsError::Access);
             }
+            if len == 0 {
+                self.keep_save_of_another(caller, file)?;
+            }
             self.set_len(file, len)?;
         }
         let lasting =
