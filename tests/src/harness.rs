@@ -5,6 +5,7 @@
 
 pub mod blender;
 pub mod clock;
+pub mod dance;
 pub mod device;
 pub mod liar;
 pub mod netns;

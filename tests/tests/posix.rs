@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 use tests::harness::device::{Device, text};
-use tests::harness::program::{self, command};
+use tests::harness::program::{self, command, shell};
 use tests::harness::site::Site;
 use tests::harness::skip::Need;
 use tests::harness::tree::{self, Tree};
@@ -36,12 +36,6 @@ fn same_after_remount(device: &mut Device) -> Result<()> {
     let differences = before.differences(&Tree::read(&device.mount_dir())?);
     ensure!(differences.is_empty(), "before and after a new mount: {differences}");
     Ok(())
-}
-
-fn shell(dir: &Path, script: &str) -> Result<String> {
-    let mut bash = command("bash", ["-euo", "pipefail", "-c", script]);
-    bash.current_dir(dir).env("LC_ALL", "C.UTF-8").env("HOME", dir);
-    program::ok_within(&mut bash, Duration::from_secs(180))
 }
 
 #[test]

@@ -8,10 +8,12 @@
     reason = "JSON values answer null for a missing key, and a panic is a failed test"
 )]
 
+mod apps;
 mod blender;
 mod cli;
 mod conformance;
 mod crash;
+mod dances;
 mod demo;
 mod hosts;
 mod malice;

@@ -5,6 +5,8 @@
 //! Invariant: set-user-id and set-group-id are shown only where the drive keeps owners, whom they speak of; they have no
 //! effect, as every mount is `nosuid`.
 
+use std::path::Path;
+
 use journal::op::Timestamp;
 
 /// Mode bits a file keeps in a drive without owners.
@@ -99,4 +101,14 @@ pub struct Caller {
     pub gid: u32,
     /// Thread id; 0 when the kernel acts for nobody in particular.
     pub tid: u32,
+}
+
+impl Caller {
+    /// Whether a thread belongs to another process. A thread that is gone counts as another's; one that is not known
+    /// (0) never does.
+    pub(crate) fn is_other_process(&self, tid: u32) -> bool {
+        let known = self.tid != 0 && tid != 0;
+        let same = || Path::new("/proc").join(format!("{}/task/{tid}", self.tid)).exists();
+        known && self.tid != tid && !same()
+    }
 }

@@ -6,8 +6,9 @@
 //! Invariants:
 //! - a name has at most one draft: the net effect of everything done to it since it was last published, with the
 //!   bases it had when the first of these changes was made;
-//! - a name that vanished, and everything tied to it by a rename, waits until the name is back or
-//!   [`VANISHED_WAIT_MS`] have passed, so no batch ever shows a gap that a save leaves for a moment;
+//! - a name that vanished or whose file was cut to nothing, and everything tied to it by a rename, waits until the
+//!   name or its bytes are back or [`VANISHED_WAIT_MS`] have passed, so no batch ever shows a gap that a save leaves for
+//!   a moment;
 //! - a batch is a union of whole groups in the order of their changes, with every new directory a member lies in;
 //! - a file whose first content is not finished is in no batch, nor is a change the journal refused, until it is
 //!   changed again.
@@ -25,11 +26,11 @@ mod temp;
 
 pub use batch::{Batch, Limits, Refused};
 pub use key::Key;
-pub use temp::looks_temporary;
+pub use temp::{looks_like_backup, looks_temporary};
 
 /// How long a vanished name waits for its return, milliseconds.
 pub const VANISHED_WAIT_MS: u64 = 2_000;
-/// How long a file that is called like a temporary one waits for its rename, milliseconds.
+/// How long what is called like a temporary one waits for its rename, milliseconds.
 pub const TEMPORARY_WAIT_MS: u64 = 2_000;
 /// After this long nothing but an unfinished file holds a group back, milliseconds.
 pub const GROUP_AGE_MAX_MS: u64 = 6_000;
@@ -70,6 +71,12 @@ impl DraftValue {
 
     fn is_gone(&self) -> bool {
         matches!(self, Self::Gone { .. })
+    }
+
+    /// A file that was cut to nothing: some programs do that first, close it, and write it then.
+    fn is_emptied(&self) -> bool {
+        let Self::File { value, rests_on } = self else { return false };
+        value.content.len == 0 && rests_on.is_some_and(|content| content.len > 0)
     }
 }
 
@@ -242,6 +249,20 @@ impl Drafts {
         self.names.get(&dir).into_iter().flatten()
     }
 
+    /// Whether a name's draft is a whole save: a file, and nothing it goes with is missing or unfinished at the moment.
+    pub fn is_whole_save(&self, key: &Key) -> bool {
+        let Some(draft) = self.get(key) else { return false };
+        let Some(group) = self.groups.get(&draft.group) else { return false };
+        let settled = |draft: &Draft| {
+            draft.value != DraftValue::Unfinished
+                && draft.vanished_ms.is_none()
+                && draft.flight == Flight::Grounded
+                && !draft.aside
+        };
+        matches!(draft.value, DraftValue::File { .. })
+            && group.members.iter().all(|key| self.get(key).is_some_and(settled))
+    }
+
     /// All drafts of names.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Draft)> {
         self.names.values().flatten()
@@ -345,7 +366,8 @@ impl Drafts {
     /// Takes a draft back in as the spool kept it.
     pub fn restore(&mut self, now_ms: u64, key: Key, mut draft: Draft) {
         draft.changed_ms = now_ms;
-        draft.vanished_ms = (draft.value.is_gone() && draft.live_below).then_some(now_ms);
+        let vanished = draft.value.is_gone() || draft.value.is_emptied();
+        draft.vanished_ms = (vanished && draft.live_below).then_some(now_ms);
         self.next_seq = self.next_seq.max(draft.seq.saturating_add(1));
         self.next_group = self.next_group.max(draft.group.saturating_add(1));
         let group = self.groups.entry(draft.group).or_default();
@@ -414,10 +436,10 @@ impl Drafts {
             draft.group = group;
         }
         let shows_something = draft.live_below || draft.flight == Flight::Overtaken;
-        draft.vanished_ms = match (&value, draft.vanished_ms) {
-            (DraftValue::Gone { .. }, None) if shows_something => Some(now_ms),
-            (DraftValue::Gone { .. }, since) => since,
-            _ => None,
+        draft.vanished_ms = match draft.vanished_ms {
+            _ if !value.is_gone() && !value.is_emptied() => None,
+            None if shows_something => Some(now_ms),
+            since => since,
         };
         match &value {
             DraftValue::Gone { was_dir: Some(dir), .. } if !draft.removed_dirs.contains(dir) => {
@@ -558,7 +580,11 @@ impl Drafts {
             if let Some(since) = draft.vanished_ms {
                 held_ms = held_ms.max(since.saturating_add(VANISHED_WAIT_MS));
             }
-            if matches!(draft.value, DraftValue::File { .. }) && looks_temporary(&draft.name) {
+            // A backup that stays must not hold back the document it was tied to.
+            let passing = looks_temporary(&draft.name)
+                || (group.members.len() == 1 && looks_like_backup(&draft.name));
+            let made = matches!(draft.value, DraftValue::File { .. } | DraftValue::NewDir { .. });
+            if made && passing {
                 held_ms = held_ms.max(draft.changed_ms.saturating_add(TEMPORARY_WAIT_MS));
             }
         }

@@ -52,9 +52,11 @@ pub(crate) struct Meta {
     pub(crate) changes: u64,
     pub(crate) opens: u32,
     pub(crate) writers: u32,
+    /// The thread that last opened it to write; 0 when nobody did or nobody knows.
+    pub(crate) writer_tid: u32,
     /// How the spool log describes it, if it does, as unfinished.
     pub(crate) logged: Option<Box<Unfinished>>,
-    /// When it was last handed to the drafts, monotonic milliseconds.
+    /// When it was last handed to the drafts, or its first byte after that was changed, monotonic milliseconds.
     pub(crate) published_ms: u64,
 }
 
@@ -79,6 +81,7 @@ impl FileNode {
             changes: 0,
             opens: 0,
             writers: 0,
+            writer_tid: 0,
             logged: None,
             published_ms: 0,
         };

@@ -50,6 +50,39 @@ pub fn save_repeatedly(scene: &Path, times: u32) -> Result<Vec<String>> {
     report(&[OPEN, REPEAT], scene, &times.to_string())
 }
 
+/// Frames of the shot that [`make_linked`] renders.
+pub const FRAMES: u32 = 3;
+
+/// What a scene sees of the library it links and of the cache it baked.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Linked {
+    /// The library's path as the scene holds it.
+    pub library: String,
+    /// Vertices of the linked mesh; none when the library was not found.
+    pub linked_vertices: u64,
+    /// Where the cloth hangs in the last baked frame.
+    pub cloth_height: f64,
+}
+
+/// Below `root`: saves a library, and a scene two folders away that links it by relative path, bakes a cloth into the
+/// cache beside the scene and renders [`FRAMES`] small pictures.
+pub fn make_linked(root: &Path) -> Result<Linked> {
+    for dir in ["assets", "shots/010"] {
+        std::fs::create_dir_all(root.join(dir)).context("make a folder for scenes")?;
+    }
+    report(&[LINKED_PATHS, MAKE_LIBRARY, MAKE_LINKED, LOOK_AT_LINKED], root, &FRAMES.to_string())
+}
+
+/// Opens the scene that [`make_linked`] saved.
+pub fn look_at_linked(root: &Path) -> Result<Linked> {
+    report(&[LINKED_PATHS, OPEN, LOOK_AT_LINKED], root, "")
+}
+
+/// Gives the library's mesh one more vertex.
+pub fn grow_library(root: &Path) -> Result<()> {
+    report(&[LINKED_PATHS, GROW_LIBRARY], root, "")
+}
+
 /// The hash that [`save_repeatedly`] reports, of bytes at hand.
 pub fn hash_with_python(path: &Path) -> Result<String> {
     let mut b2sum = Command::new("b2sum");
@@ -134,6 +167,64 @@ for number in range(int(value)):
     with open(scene, "rb") as file:
         hashes.append(hashlib.blake2b(file.read(), digest_size=32).hexdigest())
 say(hashes)
+"#;
+
+const LINKED_PATHS: &str = r#"
+import os
+root = scene
+library, scene = os.path.join(root, "assets/lib.blend"), os.path.join(root, "shots/010/scene.blend")
+"#;
+
+const MAKE_LIBRARY: &str = r#"
+bpy.ops.wm.read_factory_settings(use_empty=True)
+mesh = bpy.data.meshes.new("Tree")
+mesh.from_pydata([(0, 0, 0), (1, 0, 0), (0, 1, 0)], [], [(0, 1, 2)])
+forest = bpy.data.collections.new("Forest")
+forest.objects.link(bpy.data.objects.new("Tree", mesh))
+bpy.context.scene.collection.children.link(forest)
+bpy.ops.wm.save_as_mainfile(filepath=library)
+"#;
+
+const MAKE_LINKED: &str = r#"
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.wm.save_as_mainfile(filepath=scene)
+with bpy.data.libraries.load("//../../assets/lib.blend", link=True, relative=True) as (there, here):
+    here.collections = ["Forest"]
+instance = bpy.data.objects.new("Instance", None)
+instance.instance_type = "COLLECTION"
+instance.instance_collection = bpy.data.collections["Forest"]
+bpy.context.scene.collection.objects.link(instance)
+bpy.ops.mesh.primitive_grid_add(x_subdivisions=8, y_subdivisions=8, size=2, location=(0, 0, 1))
+bpy.context.object.name = "Cloth"
+cache = bpy.context.object.modifiers.new("Cloth", "CLOTH").point_cache
+cache.frame_start, cache.frame_end, cache.use_disk_cache = 1, 8, True
+bpy.ops.wm.save_mainfile()
+bpy.ops.ptcache.bake_all(bake=True)
+camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+camera.location = (0, 0, 6)
+bpy.context.scene.collection.objects.link(camera)
+shot = bpy.context.scene
+shot.camera, shot.frame_start, shot.frame_end = camera, 1, int(value)
+shot.render.engine, shot.cycles.samples, shot.cycles.use_denoising = "CYCLES", 1, False
+shot.render.resolution_x = shot.render.resolution_y = 32
+shot.render.filepath = "//render/frame_"
+bpy.ops.render.render(animation=True)
+bpy.ops.wm.save_mainfile()
+"#;
+
+const LOOK_AT_LINKED: &str = r#"
+bpy.context.scene.frame_set(8)
+cloth = bpy.data.objects["Cloth"].evaluated_get(bpy.context.evaluated_depsgraph_get())
+trees = [mesh for mesh in bpy.data.meshes if mesh.name == "Tree"]
+say({"library": bpy.data.libraries[0].filepath, "linked_vertices": sum(len(tree.vertices) for tree in trees),
+     "cloth_height": round(sum(vertex.co.z for vertex in cloth.data.vertices), 3)})
+"#;
+
+const GROW_LIBRARY: &str = r#"
+bpy.ops.wm.open_mainfile(filepath=library)
+bpy.data.meshes["Tree"].vertices.add(1)
+bpy.ops.wm.save_mainfile()
+say(None)
 "#;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! daemon does) must not keep us waiting for the end of a stream.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use super::wait;
 
 /// How long an ordinary command may take on a busy machine.
 pub const COMMAND_BOUND: Duration = Duration::from_secs(60);
+
+/// How long a script of many commands may take.
+const SCRIPT_BOUND: Duration = Duration::from_secs(180);
 
 /// What a finished program left behind.
 #[derive(Debug)]
@@ -71,6 +75,13 @@ pub fn command<const N: usize>(program: &str, args: [&str; N]) -> Command {
     let mut command = Command::new(program);
     command.args(args);
     command
+}
+
+/// Runs a strict bash script in a directory, insists on exit code 0 and gives its standard output.
+pub fn shell(dir: &Path, script: &str) -> Result<String> {
+    let mut bash = command("bash", ["-euo", "pipefail", "-c", script]);
+    bash.current_dir(dir).env("LC_ALL", "C.UTF-8").env("HOME", dir);
+    ok_within(&mut bash, SCRIPT_BOUND)
 }
 
 fn text(file: &mut std::fs::File) -> Result<String> {

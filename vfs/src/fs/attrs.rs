@@ -107,6 +107,9 @@ impl Core {
             if !may_write {
                 return Err(FsError::Access);
             }
+            if len == 0 {
+                self.keep_save_of_another(caller, file)?;
+            }
             self.set_len(file, len)?;
             if caller.uid != 0 {
                 self.drop_set_id_of(file)?;

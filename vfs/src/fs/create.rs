@@ -163,6 +163,7 @@ impl Core {
             changes: 0,
             opens: 0,
             writers: 0,
+            writer_tid: 0,
             logged: None,
             published_ms: self.now_ms(),
         };

@@ -18,13 +18,14 @@ use rustix::fs::OFlags;
 use super::{Core, State, Wait};
 use crate::attr::Caller;
 use crate::body::{Body, FILE_LEN_MAX};
-use crate::drafts::DraftValue;
+use crate::drafts::{DraftValue, Key};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta, journal_content};
 use crate::handles::{Ahead, FileHandle};
 use crate::inode::NodeKind;
 use crate::overlay::Log;
 use crate::spool::{Change, DirtyFile, FileAttrs, Unfinished};
+use crate::traits::SealError;
 
 /// How long an operation that may not wait tries to get at a file somebody else works on.
 const BUSY_WAIT: Duration = Duration::from_micros(200);
@@ -102,6 +103,7 @@ impl Core {
         if truncates(flags) {
             // What is only read is not flushed, so it is finished at once.
             if writes {
+                self.keep_save_of_another(caller, file)?;
                 self.replace_whole(file)?
             } else {
                 self.set_len(file, 0)?
@@ -120,8 +122,40 @@ impl Core {
         let handle = self.handles.add_file(handle)?;
         let mut meta = file.meta.lock();
         meta.opens += 1;
-        meta.writers += u32::from(writes);
+        if writes {
+            meta.writers += 1;
+            meta.writer_tid = caller.tid;
+        }
         Ok(Opened { handle })
+    }
+
+    /// The caller is about to replace this file whole: what another process saved as it becomes a version first.
+    /// Within one process only the net effect counts, as it does in every save.
+    pub(crate) fn keep_save_of_another(
+        &self,
+        caller: Caller,
+        file: &FileNode,
+    ) -> Result<(), FsError> {
+        let Some(key) = self.save_of_another(caller, file) else { return Ok(()) };
+        let _sealing = self.sealing.lock();
+        if !self.state().drafts.is_whole_save(&key) {
+            return Ok(());
+        }
+        match self.seal_names(&[key]) {
+            // Set aside, and told by a notice; it would stand in the way for ever.
+            Err(FsError::Seal(SealError::Refused(_))) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The name of a finished save that waits to be published, when another process than the caller's made it.
+    pub(crate) fn save_of_another(&self, caller: Caller, file: &FileNode) -> Option<Key> {
+        let (key, writer_tid) = {
+            let meta = file.meta.lock();
+            (meta.place.as_ref()?.key.clone(), meta.writer_tid)
+        };
+        let waits = self.state().drafts.is_whole_save(&key);
+        (waits && caller.is_other_process(writer_tid)).then_some(key)
     }
 
     /// The caller is about to write the file anew. What it replaces is what this inode stands for, not what others
@@ -154,6 +188,8 @@ impl Core {
         meta.changes += 1;
         if !meta.dirty {
             meta.dirty = true;
+            // It is kept open, half-written perhaps, from now on and not since its last save.
+            meta.published_ms = self.now_ms();
             self.dirty.lock().insert(file.ino, file.clone());
         }
     }

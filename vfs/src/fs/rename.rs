@@ -8,6 +8,7 @@
 //!   directory is never a draft but for new and removed ones.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use journal::id::{DirId, VersionId};
 use journal::name::EntryName;
@@ -19,6 +20,7 @@ use super::{Core, State, Subdir, Wait};
 use crate::attr::Caller;
 use crate::drafts::{Below, DraftValue, Key, Side};
 use crate::error::FsError;
+use crate::file::FileNode;
 use crate::inode::{NodeKind, Place};
 use crate::spool::Change;
 
@@ -59,6 +61,15 @@ impl Core {
         wait: Wait,
     ) -> Result<(), FsError> {
         let (from_name, to_name) = (self.name_there(from.1)?, self.name(to.1)?);
+        if mode == RenameMode::Replace
+            && let Some(file) = self.drafted_file(to.0, &to_name)
+            && self.save_of_another(caller, &file).is_some()
+        {
+            if wait == Wait::Never {
+                return Err(FsError::WouldWait);
+            }
+            self.keep_save_of_another(caller, &file)?;
+        }
         let published = self.change(|state| {
             let from_dir = self.writable_dir(state, caller, from.0)?;
             let to_dir = self.writable_dir(state, caller, to.0)?;
@@ -100,6 +111,17 @@ impl Core {
             (RenameMode::Exchange, _, Some(target)) => self.exchange(&ends, source.ino, target.ino),
             (_, NodeKind::Dir(dir), target) => self.move_dir(&ends, dir, target),
             _ => Err(FsError::Invalid),
+        }
+    }
+
+    /// The file whose draft stands under a name.
+    fn drafted_file(&self, dir: u64, name: &EntryName) -> Option<Arc<FileNode>> {
+        let state = self.state();
+        let key = Key::new(state.dir_of(dir).ok()?, name);
+        state.drafts.get(&key)?;
+        match &state.table.at(&key)?.1.kind {
+            NodeKind::File(file) => Some(file.clone()),
+            _ => None,
         }
     }
 

@@ -70,6 +70,12 @@ fn fold(dir: DirId, name: &EntryName) -> (DirId, String) {
     (dir, name.folded().into_owned())
 }
 
+fn entry_id(number: u64) -> EntryId {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    EntryId::from_bytes(bytes)
+}
+
 impl Published {
     fn put(
         &mut self,
@@ -221,9 +227,7 @@ impl Published {
 
     fn seal(&mut self, ops: Vec<Op>) -> Vec<VersionId> {
         self.entries += 1;
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&self.entries.to_be_bytes());
-        let entry = EntryId::from_bytes(bytes);
+        let entry = entry_id(self.entries);
         let versions: Vec<_> = (0..ops.len()).map(|i| VersionId::new(entry, i as u32)).collect();
         for (op, id) in ops.iter().zip(&versions) {
             self.apply(op, *id);
@@ -263,6 +267,18 @@ impl Drive {
 
     pub fn batches(&self) -> Vec<Vec<Op>> {
         self.0.lock().unwrap().batches.clone()
+    }
+
+    /// Every operation of every batch, with the version it made.
+    pub fn log(&self) -> Vec<(Op, VersionId)> {
+        let published = self.0.lock().unwrap();
+        let batches = published.batches.iter().zip(1..);
+        let ops = batches.flat_map(|(ops, entry)| {
+            let entry = entry_id(entry);
+            let ids = (0..).map(move |index| VersionId::new(entry, index));
+            ops.iter().cloned().zip(ids)
+        });
+        ops.collect()
     }
 
     pub fn roots(&self) -> Vec<BTreeMap<String, Head>> {
@@ -494,9 +510,13 @@ impl World {
     }
 
     pub fn create(&self, path: &str) -> u64 {
+        self.create_with(path, 0o644, rustix::fs::OFlags::TRUNC)
+    }
+
+    pub fn create_with(&self, path: &str, mode: u32, flags: rustix::fs::OFlags) -> u64 {
         let (parent, name) = self.split(path);
-        let flags = (rustix::fs::OFlags::RDWR | rustix::fs::OFlags::TRUNC).bits() as i32;
-        self.fs().create(ME, parent, name, 0o644, flags).unwrap().1.handle
+        let flags = (rustix::fs::OFlags::RDWR | flags).bits() as i32;
+        self.fs().create(ME, parent, name, mode, flags).unwrap().1.handle
     }
 
     pub fn open(&self, path: &str, flags: rustix::fs::OFlags) -> u64 {

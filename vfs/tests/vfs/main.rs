@@ -11,6 +11,9 @@
 
 mod copies;
 mod crash;
+#[path = "../../../tests/src/harness/dance.rs"]
+#[allow(dead_code, reason = "the mounted replay uses what this one does not")]
+mod dance;
 mod dances;
 mod drive;
 mod files;
