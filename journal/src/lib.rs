@@ -57,6 +57,4 @@ pub use past::{Moment, Past};
 pub use records::LogPos;
 pub use signed::Signer;
 pub use tree::ContentCursor;
-pub use view::{
-    Conflict, DirNode, HistoryVersion, Once, OnceNode, Standing, ViewKind, ViewNode,
-};
+pub use view::{Conflict, DirNode, HistoryVersion, Once, OnceNode, Standing, ViewKind, ViewNode};

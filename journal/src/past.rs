@@ -55,11 +55,6 @@ impl Past {
         Self { moment, known: Mutex::new(None) }
     }
 
-    /// Whether the drive existed at that moment, and the moment's entry is known.
-    pub fn exists(&self, journal: &Journal) -> Result<bool, StateError> {
-        self.look(journal, |_| Ok(())).map(|seen| seen.is_some())
-    }
-
     /// What was shown under `shown` in `dir`.
     pub fn lookup(
         &self,
@@ -94,6 +89,11 @@ impl Past {
 }
 
 impl Journal {
+    /// Whether there was a drive at a moment, and what the moment is of is known.
+    pub fn existed(&self, moment: Moment) -> Result<bool, StateError> {
+        self.look(|kv| Ok(!moment::cut(kv, moment)?.is_empty()))
+    }
+
     /// Whether two moments know the same entries; a moment before the drive began knows none.
     pub fn differ(&self, one: Moment, other: Moment) -> Result<bool, StateError> {
         self.look(|kv| Ok(moment::cut(kv, one)? != moment::cut(kv, other)?))

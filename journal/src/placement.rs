@@ -92,11 +92,7 @@ pub(crate) fn redo(
 ///
 /// A directory that was removed and made again where it stands has several makings there; any
 /// of them since it came to stand there is its placement.
-fn is_current(
-    places: &mut impl Places,
-    part: &MovePart,
-    at: &[u8],
-) -> Result<bool, StateError> {
+fn is_current(places: &mut impl Places, part: &MovePart, at: &[u8]) -> Result<bool, StateError> {
     let Some(entry) = load_entry(places.facts(), &part.from.entry)? else { return Ok(false) };
     let Some(from) = load_version(places.facts(), &part.from)? else { return Ok(false) };
     let from_key = op_key(&entry.order(part.from.entry), part.from.index);
@@ -110,8 +106,7 @@ fn is_current(
         None => made,
         Some(place) => {
             let same = version_of(place).is_some_and(|last| {
-                last.entry == part.from.entry
-                    && last.index == part.from.index & !VersionId::SECOND
+                last.entry == part.from.entry && last.index == part.from.index & !VersionId::SECOND
             });
             same || (made && from_key > *place)
         }

@@ -309,10 +309,7 @@ pub(crate) fn history(
 }
 
 /// What stands or once stood in `dir`. Names that only somebody without a say ever wrote are not there.
-pub(crate) fn once(
-    kv: &(impl KvRead + ?Sized),
-    dir: DirId,
-) -> Result<Vec<OnceNode>, StateError> {
+pub(crate) fn once(kv: &(impl KvRead + ?Sized), dir: DirId) -> Result<Vec<OnceNode>, StateError> {
     let mut registers = BTreeSet::new();
     for row in keys_with(kv, &key(table::REG_VERSION, &[dir.as_bytes()]))? {
         let end = row.len().saturating_sub(VersionId::LEN);
@@ -369,30 +366,6 @@ fn once_in(kv: &(impl KvRead + ?Sized), reg: &RegKey) -> Result<Option<OnceNode>
         }
     }
     Ok(last.map(|(_, node)| node))
-}
-
-/// The first two versions of registers whose id, in hexadecimal, begins with `hex`.
-pub(crate) fn versions_named(
-    kv: &(impl KvRead + ?Sized),
-    hex: &str,
-) -> Result<Vec<VersionId>, StateError> {
-    let (hex, mut out) = (hex.to_ascii_lowercase(), Vec::new());
-    // Whole bytes of the entry's id narrow the scan; the rest is compared as text.
-    let mut prefix = vec![table::VERSION];
-    for pair in hex.as_bytes().chunks_exact(2).take(32) {
-        let digit = |at: usize| pair.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(0), digit(1)) else { return Ok(out) };
-        prefix.push((high << 4 | low) as u8);
-    }
-    kv.scan(&prefix, &prefix_end(&prefix), &mut |k, value| {
-        let version = version_at_end(k)?;
-        let named = version.to_string().starts_with(&hex);
-        if named && decode::<VersionRec>(k, value)?.register.is_some() {
-            out.push(version);
-        }
-        Ok(if out.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    Ok(out)
 }
 
 fn standing_of(version: &VersionId, shown: &RegRec) -> HistoryStanding {

@@ -208,11 +208,6 @@ impl Journal {
         self.look(|kv| tree::once_at(kv, dir, name))
     }
 
-    /// Versions whose id begins with `hex`, at most two: one is what was meant, two are not.
-    pub fn versions_named(&self, hex: &str) -> Result<Vec<VersionId>, StateError> {
-        self.look(|kv| tree::versions_named(kv, hex))
-    }
-
     /// Every register that shows copies or lost a move.
     pub fn conflicts(&self) -> Result<Vec<Conflict>, StateError> {
         self.look(|kv| tree::conflicts(kv))

@@ -24,6 +24,10 @@ use crate::records::{
 pub(super) struct Cut(pub(super) BTreeMap<u32, u32>);
 
 impl Cut {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn holds(&self, lane: u32, pos: u32) -> bool {
         self.0.get(&lane).is_some_and(|last| pos <= *last)
     }
@@ -69,9 +73,8 @@ impl Entries<'_> {
             });
             let (hlc, lane, pos) = by.ok_or_else(|| corrupt(row))?;
             let runs: Vec<LateRun> = decode(row, value)?;
-            let names = |run: &LateRun| {
-                run.lane == rec.lane && (run.first..=run.last).contains(&rec.pos)
-            };
+            let names =
+                |run: &LateRun| run.lane == rec.lane && (run.first..=run.last).contains(&rec.pos);
             if self.cut.holds(lane, pos) && runs.iter().any(names) {
                 found = Some(hlc);
                 return Ok(ControlFlow::Break(()));

@@ -48,7 +48,7 @@ pub(super) fn bring(
         return Ok(true);
     }
     let cut = cut(kv, moment)?;
-    if cut.0.is_empty() {
+    if cut.is_empty() {
         *known = None;
         return Ok(false);
     }
@@ -85,12 +85,7 @@ pub(super) fn cut(kv: &dyn KvRead, moment: Moment) -> Result<Cut, StateError> {
 }
 
 /// The last position of `lane` that was published before `end`.
-fn last_before(
-    kv: &dyn KvRead,
-    lane: u32,
-    len: u32,
-    end: Hlc,
-) -> Result<Option<u32>, StateError> {
+fn last_before(kv: &dyn KvRead, lane: u32, len: u32, end: Hlc) -> Result<Option<u32>, StateError> {
     let (mut from, mut to) = (0, len);
     while from < to {
         let middle = from + (to - from) / 2;
@@ -108,8 +103,7 @@ fn find_out(kv: &dyn KvRead, cut: Cut, entries: u64) -> Result<Known, StateError
     let members = Members::fold(&Entries { kv, cut: &cut })?;
     let (skipped, moved) = {
         let none = BTreeSet::new();
-        let facts =
-            Facts { entries: Entries { kv, cut: &cut }, members: &members, skipped: &none };
+        let facts = Facts { entries: Entries { kv, cut: &cut }, members: &members, skipped: &none };
         replay(kv, &facts)?
     };
     Ok(Known { entries, cut, members, skipped, moved, shows: BTreeMap::new() })

@@ -85,12 +85,7 @@ impl<'a> Then<'a> {
         Ok(nodes.into_values().collect())
     }
 
-    fn node(
-        &self,
-        dir: DirId,
-        shown: &Shown,
-        standing: Standing,
-    ) -> Result<ViewNode, StateError> {
+    fn node(&self, dir: DirId, shown: &Shown, standing: Standing) -> Result<ViewNode, StateError> {
         let mut node = tree::node(&self.facts, dir, shown, standing)?;
         if let ViewKind::Dir { dir, attr } = &mut node.kind {
             let chosen = chosen_attr(&self.facts, dir)?;

@@ -6,7 +6,9 @@ use journal::signed::VerifiedEntry;
 use journal::{DirId, EntryId, Journal, Moment, Once, Op, Past, ViewKind, ViewNode};
 
 use crate::cluster::Cluster;
-use crate::forge::{Forge, feed, file, gone, journal_of, list, name, now, put, put_in, signer_of, v};
+use crate::forge::{
+    Forge, feed, file, gone, journal_of, list, name, now, put, put_in, signer_of, v,
+};
 
 const STEPS: usize = 60;
 
@@ -165,10 +167,11 @@ fn before_the_drive_began_there_is_nothing_not_even_a_root() {
     let signer = signer_of('A');
     let genesis = Journal::genesis(&signer, crate::forge::spec(), now(1000)).unwrap();
     let (journal, _) = journal_of(&genesis);
-    assert!(!Past::new(Moment::At { ms: 999 }).exists(&journal).unwrap());
-    assert!(Past::new(Moment::At { ms: 1000 }).exists(&journal).unwrap());
-    let nobodys = Moment::Snapshot(EntryId::from_bytes([1; 32]));
-    assert!(!Past::new(nobodys).exists(&journal).unwrap());
+    let before = Moment::At { ms: 999 };
+    assert!(!journal.existed(before).unwrap());
+    assert_eq!(Past::new(before).list(&journal, DirId::ROOT).unwrap(), vec![]);
+    assert!(journal.existed(Moment::At { ms: 1000 }).unwrap());
+    assert!(!journal.existed(Moment::Snapshot(EntryId::from_bytes([1; 32]))).unwrap());
     assert!(journal.differ(Moment::At { ms: 999 }, Moment::At { ms: 1000 }).unwrap());
     assert!(!journal.differ(Moment::At { ms: 1000 }, Moment::At { ms: 2000 }).unwrap());
 }

@@ -41,8 +41,15 @@ impl Core {
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
         let name = self.name(name)?;
         let mut state = self.state();
+        if let Some(past) = state.past_of(parent) {
+            drop(state);
+            return self.lookup_past(&past, &name);
+        }
         let dir = state.dir_of(parent)?;
-        let found = self.find(&mut state, dir, &name)?.ok_or(FsError::NotFound)?;
+        let found = match self.find(&mut state, dir, &name)? {
+            Some(found) => found,
+            None => self.find_top(&mut state, dir, &name).ok_or(FsError::NotFound)?,
+        };
         let entry = self.entry(&state, &found)?;
         state.table.told(found.ino);
         Ok(entry)
@@ -182,6 +189,7 @@ impl Core {
         let ino = match &kind {
             NodeKind::File(file) => file.ino,
             NodeKind::Symlink(link) => link.ino,
+            NodeKind::Past(past) => return Found { ino: past.ino, kind, lasting },
             NodeKind::Dir(dir) => match state.table.dir_ino(*dir) {
                 Some(ino) => {
                     state.table.attach(ino, key);
@@ -236,6 +244,7 @@ impl Core {
             NodeKind::File(file) => Ok(file.meta.lock().below.clone()),
             NodeKind::Symlink(link) => Ok(link.below.lock().clone()),
             NodeKind::Dir(_) => self.below(dir, name),
+            NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -323,6 +332,7 @@ impl Core {
                     ctime: value.mtime,
                 })
             }
+            NodeKind::Past(past) => Ok(self.past_attr(past)),
             NodeKind::Dir(dir) => {
                 let attr = self.dir_attr(state, *dir)?;
                 let local = state.dir_times.get(dir).copied();
@@ -361,7 +371,7 @@ impl Core {
         }
     }
 
-    fn owner(&self, owner: Option<(u32, u32)>) -> (u32, u32) {
+    pub(crate) fn owner(&self, owner: Option<(u32, u32)>) -> (u32, u32) {
         match owner {
             Some(owner) if self.config.posix_owners => owner,
             _ => (self.config.uid, self.config.gid),

@@ -60,8 +60,8 @@ impl Core {
     ) -> Result<(), FsError> {
         let (from_name, to_name) = (self.name(from.1)?, self.name(to.1)?);
         let published = self.change(|state| {
-            let from_dir = self.writable_dir(state, caller, from.0)?;
-            let to_dir = self.writable_dir(state, caller, to.0)?;
+            let from_dir = self.writable_dir(state, caller, from.0, &from_name)?;
+            let to_dir = self.writable_dir(state, caller, to.0, &to_name)?;
             let source = self.find(state, from_dir, &from_name)?.ok_or(FsError::NotFound)?;
             let target = self.find(state, to_dir, &to_name)?;
             let ends = Ends { from: (from_dir, from_name.clone()), to: (to_dir, to_name.clone()) };
@@ -165,6 +165,7 @@ impl Core {
                 let draft = state.drafts.get(key).map(|draft| draft.value.clone());
                 draft.ok_or(FsError::IsDir)
             }
+            NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -193,7 +194,7 @@ impl Core {
                 }
             }
             NodeKind::Symlink(link) => *link.below.lock() = below,
-            NodeKind::Dir(_) => {}
+            NodeKind::Dir(_) | NodeKind::Past(_) => {}
         }
     }
 

@@ -15,4 +15,5 @@ mod drive;
 mod files;
 mod mounts;
 mod names;
+mod past;
 mod remote;
