@@ -8,12 +8,14 @@
 //! - `hhhhhh` comes from the version id; where that name is taken by a real file or by another copy
 //!   the digits are many more, so that a copy never hides behind another name nor another behind it.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use crate::error::StateError;
 use crate::fold::Fold;
-use crate::id::VersionId;
-use crate::kv::prefix_end;
+use crate::id::{DeviceId, DirId, VersionId};
+use crate::kv::{KvRead, prefix_end};
+use crate::member::Members;
 use crate::name::{EntryName, NAME_LEN_MAX, Register};
 use crate::records::{
     RegKey, Shown, ShownKind, decode, key, load_register, load_version, store, table,
@@ -28,6 +30,8 @@ const DIGITS_LONG: usize = 32;
 const ENDING_LEN_MAX: usize = 17;
 /// Most bytes of a user's name kept in a copy's name.
 const USER_LEN_MAX: usize = 64;
+/// What every copy's name has in it.
+pub(crate) const COPY_MARK: &str = " (conflict ";
 /// Endings that stand behind `.tar`.
 const COMPRESSIONS: [&str; 9] = ["gz", "bz2", "xz", "zst", "lz4", "lzma", "lz", "br", "Z"];
 
@@ -64,18 +68,66 @@ pub(crate) fn copy_name(
     let hash = blake3::hash(&version.to_bytes()).to_hex();
     let hex = cut(hash.as_str(), digits);
     let (stem, ending) = split_ending(name.as_str());
-    let tag = format!(" (conflict {} {hex})", cut(user, USER_LEN_MAX));
+    let tag = format!("{COPY_MARK}{} {hex})", cut(user, USER_LEN_MAX));
     let room = NAME_LEN_MAX.saturating_sub(tag.len() + ending.len());
     let text = format!("{}{tag}{ending}", cut(stem, room));
     // Both parts were names, so what they join to is one; were it not, the plain name still is.
     EntryName::new(&text).unwrap_or_else(|_| name.clone())
 }
 
+/// A copy that would like a short name.
+struct Claim {
+    version: VersionId,
+    name: EntryName,
+    user: String,
+}
+
+/// The names of copies that claim one short name, in the order of their versions: the first has it,
+/// unless it is taken.
+fn claimed<'c>(mut taken: bool, claims: impl Iterator<Item = &'c Claim>) -> Vec<EntryName> {
+    let name = |claim: &Claim| {
+        let digits = if taken { DIGITS_LONG } else { DIGITS_SHORT };
+        taken = true;
+        copy_name(&claim.name, &claim.user, &claim.version, digits)
+    };
+    claims.map(name).collect()
+}
+
+/// Gives all copies of the directory `dir` their names; `taken` says which names real files have.
+pub(crate) fn settled(
+    kv: &dyn KvRead,
+    members: &Members,
+    dir: DirId,
+    copies: Vec<Shown>,
+    taken: impl Fn(&RegKey) -> bool,
+) -> Result<Vec<Shown>, StateError> {
+    let mut by_short: BTreeMap<RegKey, BTreeMap<VersionId, (Claim, Shown)>> = BTreeMap::new();
+    for copy in copies {
+        let Some(rec) = load_version(kv, &copy.version)? else { continue };
+        let Some(Register { name, .. }) = rec.register else { continue };
+        let user = user_of(members, &rec.author).to_owned();
+        let short = RegKey::new(&dir, &copy_name(&name, &user, &copy.version, DIGITS_SHORT));
+        let claim = Claim { version: copy.version, name, user };
+        by_short.entry(short).or_default().insert(copy.version, (claim, copy));
+    }
+    let mut out = Vec::new();
+    for (short, claims) in by_short {
+        let names = claimed(taken(&short), claims.values().map(|(claim, _)| claim));
+        let copies = claims.into_values().map(|(_, copy)| copy);
+        out.extend(copies.zip(names).map(|(copy, shown)| Shown { shown, ..copy }));
+    }
+    Ok(out)
+}
+
+fn user_of<'m>(members: &'m Members, device: &DeviceId) -> &'m str {
+    members.get(device).map_or("unknown", |m| m.user.as_str())
+}
+
 impl Fold<'_> {
     /// The user a copy of `version` is named after, and the name as it was spelled.
     fn copy_parts(&self, version: &VersionId) -> Result<Option<(EntryName, String)>, StateError> {
         let Some(rec) = load_version(self.kv, version)? else { return Ok(None) };
-        let user = self.members.get(&rec.author).map_or("unknown", |m| m.user.as_str());
+        let user = user_of(&self.members, &rec.author);
         Ok(rec.register.map(|register| (register.name, user.to_owned())))
     }
 
@@ -123,13 +175,16 @@ impl Fold<'_> {
         if claims.is_empty() {
             return Ok(());
         }
-        let mut taken = load_register(self.kv, short)?.is_some_and(|rec| rec.official.is_some());
+        let taken = load_register(self.kv, short)?.is_some_and(|rec| rec.official.is_some());
+        let mut found = Vec::new();
         for (version, register) in claims {
-            let Some((name, user)) = self.copy_parts(&version)? else { continue };
-            let digits = if taken { DIGITS_LONG } else { DIGITS_SHORT };
-            taken = true;
-            let shown = copy_name(&name, &user, &version, digits);
-            self.show_copy(&register, &version, shown)?;
+            if let Some((name, user)) = self.copy_parts(&version)? {
+                found.push((register, Claim { version, name, user }));
+            }
+        }
+        let names = claimed(taken, found.iter().map(|(_, claim)| claim));
+        for ((register, claim), shown) in found.iter().zip(names) {
+            self.show_copy(register, &claim.version, shown)?;
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ use crate::signed::VerifiedEntry;
 mod late;
 mod record;
 
+pub(crate) use late::{chosen_attr, put_inside};
+
 /// One transaction's worth of folding.
 pub(crate) struct Fold<'a> {
     pub(crate) kv: &'a mut dyn Kv,

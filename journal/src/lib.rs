@@ -9,6 +9,7 @@
 //! kv, records                          the materialised state: an ordered map and its rows
 //! chain, member, placement, register, conflict -> fold    entries in, state out
 //! tree -> view                         looking at the state
+//! past                                 looking at the state as it was
 //! replica                              which entries may come in, and which wait
 //! log, state -> journal                the shell: disk, locks, one sync for many
 //! ```
@@ -37,6 +38,7 @@ pub mod member;
 pub mod name;
 pub mod op;
 pub mod order;
+pub mod past;
 pub mod signed;
 pub mod state;
 pub mod view;
@@ -51,7 +53,8 @@ pub use journal::{
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};
 pub use op::{Op, Role, Value};
+pub use past::{Moment, Past};
 pub use records::LogPos;
 pub use signed::Signer;
 pub use tree::ContentCursor;
-pub use view::{Conflict, DirNode, HistoryVersion, Standing, ViewKind, ViewNode};
+pub use view::{Conflict, DirNode, HistoryVersion, Once, OnceNode, Standing, ViewKind, ViewNode};

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DirId, EntryId, VersionId};
-use crate::kv::prefix_end;
+use crate::kv::{KvRead, prefix_end};
 use crate::name::Register;
 use crate::order::OrderKey;
 use crate::records::{
@@ -28,6 +28,121 @@ fn version_of(key: &[u8]) -> Option<VersionId> {
     let (entry, index) = tail.split_first_chunk::<32>()?;
     let index = u32::from_be_bytes(index.try_into().ok()?);
     Some(VersionId::new(EntryId::from_bytes(*entry), index))
+}
+
+/// Where one directory stands, and the key of the move that put it there.
+#[derive(Clone, Default)]
+pub(crate) struct Stand {
+    pub(crate) place: Option<Vec<u8>>,
+    pub(crate) at: Option<Register>,
+}
+
+/// Where all directories stand at one point of a replay.
+pub(crate) trait Places {
+    /// What the rules may know.
+    fn facts(&self) -> &dyn KvRead;
+
+    fn stand(&mut self, dir: &DirId) -> Result<Stand, StateError>;
+
+    fn set_stand(&mut self, dir: &DirId, stand: Stand) -> Result<(), StateError>;
+}
+
+fn undo(places: &mut impl Places, row: &MoveRow) -> Result<(), StateError> {
+    if !row.applied {
+        return Ok(());
+    }
+    for (part, (place, at)) in row.parts.iter().zip(&row.undo).rev() {
+        places.set_stand(&part.dir, Stand { place: place.clone(), at: at.clone() })?;
+    }
+    Ok(())
+}
+
+/// Lets one move take effect, if it may.
+pub(crate) fn redo(
+    places: &mut impl Places,
+    at: &[u8],
+    row: &mut MoveRow,
+) -> Result<(), StateError> {
+    row.applied = false;
+    row.undo.clear();
+    for part in &row.parts {
+        if !is_current(places, part, at)? {
+            return Ok(());
+        }
+    }
+    for part in &row.parts {
+        let before = places.stand(&part.dir)?;
+        row.undo.push((before.place, before.at));
+        let now = Stand { place: Some(at.to_vec()), at: Some(part.to.clone()) };
+        places.set_stand(&part.dir, now)?;
+    }
+    row.applied = true;
+    for part in &row.parts {
+        if is_below_itself(places, part)? {
+            undo(places, row)?;
+            row.applied = false;
+            row.undo.clear();
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Whether `part.from` is the placement its directory has at this point of the replay.
+///
+/// A directory that was removed and made again where it stands has several makings there; any
+/// of them since it came to stand there is its placement.
+fn is_current(places: &mut impl Places, part: &MovePart, at: &[u8]) -> Result<bool, StateError> {
+    let Some(entry) = load_entry(places.facts(), &part.from.entry)? else { return Ok(false) };
+    let Some(from) = load_version(places.facts(), &part.from)? else { return Ok(false) };
+    let from_key = op_key(&entry.order(part.from.entry), part.from.index);
+    let stand = places.stand(&part.dir)?;
+    let here = stand.at.as_ref().is_some_and(|at| RegKey::of(at) == RegKey::of(&part.source));
+    if !here || from_key.as_slice() >= at {
+        return Ok(false);
+    }
+    let made = matches!(from.what, What::Dir { made: Some(_), .. });
+    Ok(match &stand.place {
+        None => made,
+        Some(place) => {
+            let same = version_of(place).is_some_and(|last| {
+                last.entry == part.from.entry && last.index == part.from.index & !VersionId::SECOND
+            });
+            same || (made && from_key > *place)
+        }
+    })
+}
+
+fn is_below_itself(places: &mut impl Places, part: &MovePart) -> Result<bool, StateError> {
+    let (mut at, mut passed) = (part.to.dir, BTreeSet::new());
+    while at != DirId::ROOT {
+        if at == part.dir || !passed.insert(at) {
+            return Ok(true);
+        }
+        match places.stand(&at)?.at {
+            Some(register) => at = register.dir,
+            None => break,
+        }
+    }
+    Ok(false)
+}
+
+impl Places for Fold<'_> {
+    fn facts(&self) -> &dyn KvRead {
+        &*self.kv
+    }
+
+    fn stand(&mut self, dir: &DirId) -> Result<Stand, StateError> {
+        let dir = self.dir(dir)?;
+        Ok(Stand { place: dir.place.clone(), at: dir.at.clone() })
+    }
+
+    fn set_stand(&mut self, dir: &DirId, stand: Stand) -> Result<(), StateError> {
+        let dir = self.dir_mut(dir)?;
+        dir.place = stand.place;
+        dir.at = stand.at;
+        Ok(())
+    }
 }
 
 impl Fold<'_> {
@@ -50,7 +165,7 @@ impl Fold<'_> {
             }
         }
         for row in rows.values().rev() {
-            self.undo(row)?;
+            undo(self, row)?;
         }
         let was: BTreeSet<VersionId> =
             rows.values().filter(|row| row.applied).map(|row| row.version).collect();
@@ -70,7 +185,7 @@ impl Fold<'_> {
         }
         for (at, mut row) in rows {
             let fresh = !judged.contains(&row.version);
-            self.redo(&at, &mut row)?;
+            redo(self, &at, &mut row)?;
             store(self.kv, &key(table::MOVE, &[&at]), &row)?;
             if fresh || row.applied != was.contains(&row.version) {
                 self.set_skipped(&row, !row.applied)?;
@@ -114,84 +229,6 @@ impl Fold<'_> {
         }
         self.dirty_dirs.insert(*dir);
         Ok(())
-    }
-
-    fn undo(&mut self, row: &MoveRow) -> Result<(), StateError> {
-        if !row.applied {
-            return Ok(());
-        }
-        for (part, (place, at)) in row.parts.iter().zip(&row.undo).rev() {
-            let dir = self.dir_mut(&part.dir)?;
-            dir.place.clone_from(place);
-            dir.at.clone_from(at);
-        }
-        Ok(())
-    }
-
-    fn redo(&mut self, at: &[u8], row: &mut MoveRow) -> Result<(), StateError> {
-        row.applied = false;
-        row.undo.clear();
-        for part in &row.parts {
-            if !self.is_current(part, at)? {
-                return Ok(());
-            }
-        }
-        for part in &row.parts {
-            let dir = self.dir_mut(&part.dir)?;
-            row.undo.push((dir.place.clone(), dir.at.clone()));
-            dir.place = Some(at.to_vec());
-            dir.at = Some(part.to.clone());
-        }
-        row.applied = true;
-        for part in &row.parts {
-            if self.is_below_itself(part)? {
-                self.undo(row)?;
-                row.applied = false;
-                row.undo.clear();
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether `part.from` is the placement its directory has at this point of the replay.
-    ///
-    /// A directory that was removed and made again where it stands has several makings there; any
-    /// of them since it came to stand there is its placement.
-    fn is_current(&mut self, part: &MovePart, at: &[u8]) -> Result<bool, StateError> {
-        let Some(entry) = load_entry(self.kv, &part.from.entry)? else { return Ok(false) };
-        let Some(from) = load_version(self.kv, &part.from)? else { return Ok(false) };
-        let from_key = op_key(&entry.order(part.from.entry), part.from.index);
-        let dir = self.dir(&part.dir)?;
-        let here = dir.at.as_ref().is_some_and(|at| RegKey::of(at) == RegKey::of(&part.source));
-        if !here || from_key.as_slice() >= at {
-            return Ok(false);
-        }
-        let made = matches!(from.what, What::Dir { made: Some(_), .. });
-        Ok(match &dir.place {
-            None => made,
-            Some(place) => {
-                let same = version_of(place).is_some_and(|last| {
-                    last.entry == part.from.entry
-                        && last.index == part.from.index & !VersionId::SECOND
-                });
-                same || (made && from_key > *place)
-            }
-        })
-    }
-
-    fn is_below_itself(&mut self, part: &MovePart) -> Result<bool, StateError> {
-        let (mut at, mut passed) = (part.to.dir, BTreeSet::new());
-        while at != DirId::ROOT {
-            if at == part.dir || !passed.insert(at) {
-                return Ok(true);
-            }
-            match &self.dir(&at)?.at {
-                Some(register) => at = register.dir,
-                None => break,
-            }
-        }
-        Ok(false)
     }
 
     /// Marks a move's versions and everything they replaced for another look.

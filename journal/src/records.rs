@@ -19,7 +19,7 @@ use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xatt
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 1;
+pub(crate) const STATE_FORMAT: u32 = 2;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {
@@ -81,6 +81,8 @@ pub(crate) mod table {
     pub(crate) const CONTENT: u8 = b'c';
     /// named snapshots
     pub(crate) const SNAPSHOT: u8 = b'Z';
+    /// device, hlc, place of an entry that names others late -> [`super::LateRun`]s
+    pub(crate) const LATE: u8 = b't';
     /// lane -> last position another device is known to hold
     pub(crate) const ACK: u8 = b'k';
 }
@@ -307,6 +309,14 @@ pub(crate) struct DirRec {
     pub(crate) kids: u64,
     pub(crate) live: bool,
     pub(crate) hashed: Option<[u8; 32]>,
+}
+
+/// Entries of one lane that some later entry of their device names late.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct LateRun {
+    pub(crate) lane: u32,
+    pub(crate) first: u32,
+    pub(crate) last: u32,
 }
 
 /// One directory moved by a move operation.

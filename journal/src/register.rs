@@ -7,13 +7,13 @@
 //!   which directories stand here; nothing depends on the sequence of arrival;
 //! - every live head is in the result: official, a copy, or merged into one of them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chain::{clock_get, clock_row, sees};
 use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DirId, VersionId};
-use crate::kv::keys_with;
+use crate::kv::{KvRead, keys_with};
 use crate::order::OrderKey;
 use crate::records::{
     Attrs, EntryRec, RegKey, RegRec, Same, Shown, ShownKind, VersionRec, What, corrupt, key,
@@ -40,6 +40,29 @@ impl Candidate {
     }
 }
 
+/// What is known of the inside of a directory that stands in a register.
+#[derive(Default)]
+pub(crate) struct Within {
+    /// Whether anything in it is shown.
+    pub(crate) shows: bool,
+    /// Last position per lane of entries that put something inside.
+    pub(crate) inside: Vec<(u32, u32)>,
+}
+
+/// Answers for the inside of a directory; asked only where the directory's own versions do not decide.
+pub(crate) type Look<'a> = dyn FnMut(&DirId) -> Result<Within, StateError> + 'a;
+
+/// What a register shows, and which of the directories that stand in it exist.
+pub(crate) struct Derived {
+    pub(crate) rec: RegRec,
+    pub(crate) lives: Vec<(DirId, bool)>,
+}
+
+/// The rules of one register over some set of facts: all that are known, or what a moment knew.
+pub(crate) struct Rules<'a> {
+    pub(crate) kv: &'a dyn KvRead,
+}
+
 /// Heads that are one: the same thing under several ids.
 struct Group {
     /// Indices of the candidates, in order.
@@ -52,15 +75,61 @@ struct Group {
 impl Fold<'_> {
     /// Works out what the register `reg` shows.
     pub(crate) fn derive(&mut self, reg: &RegKey) -> Result<RegRec, StateError> {
-        let all = self.candidates(reg)?;
         let mut dirs = Vec::new();
         for row in keys_with(self.kv, &key(table::PLACED, &[reg.as_slice()]))? {
             let id = row.last_chunk::<32>().ok_or_else(|| corrupt(&row))?;
             dirs.push(DirId::from_bytes(*id));
         }
+        let mut within = BTreeMap::new();
+        for id in &dirs {
+            let dir = self.dir(id)?;
+            within.insert(*id, Within { shows: dir.kids > 0, inside: dir.inside.clone() });
+        }
+        let rules = Rules { kv: &*self.kv };
+        let look = &mut |id: &DirId| Ok(within.remove(id).unwrap_or_default());
+        let Derived { rec, lives } = rules.derive(reg, &dirs, look)?;
+        for (id, live) in lives {
+            if self.dir(&id)?.live != live {
+                self.dir_mut(&id)?.live = live;
+                match live {
+                    true => self.meta.dirs += 1,
+                    false => self.meta.dirs = self.meta.dirs.saturating_sub(1),
+                }
+            }
+            self.dirty_dirs.insert(id);
+        }
+        Ok(rec)
+    }
+
+    /// Whether the entry of one of the directory's makings is in `rec`'s past: what an operation
+    /// needs to be about a directory at all.
+    pub(crate) fn knows_dir(&mut self, rec: &EntryRec, dir: &DirId) -> Result<bool, StateError> {
+        if *dir == DirId::ROOT {
+            return Ok(true);
+        }
+        for made in self.dir(dir)?.made.clone() {
+            if let Some(entry) = load_entry(self.kv, &made.entry)?
+                && sees(self.kv, rec, &entry)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Rules<'_> {
+    /// Works out what the register `reg` shows when the directories `dirs` stand in it.
+    pub(crate) fn derive(
+        &self,
+        reg: &RegKey,
+        dirs: &[DirId],
+        look: &mut Look<'_>,
+    ) -> Result<Derived, StateError> {
+        let all = self.candidates(reg)?;
         let mut leaves: Vec<usize> = indices(&all, |c| c.is_head() && c.rec.is_leaf());
         let quiet = self.take_quiet(&all, &mut leaves)?;
-        let off = self.replay(&all, &dirs, &quiet)?;
+        let off = self.replay(&all, dirs, &quiet)?;
         let mut groups: Vec<Group> = Vec::new();
         for at in leaves {
             let same = |g: &&mut Group| {
@@ -72,8 +141,11 @@ impl Fold<'_> {
                 None => groups.push(Group { heads: vec![at], dir: None, resurrected: false }),
             }
         }
-        for dir in &dirs {
-            groups.extend(self.judge_dir(&all, dir)?);
+        let mut lives = Vec::new();
+        for dir in dirs {
+            let group = self.judge_dir(&all, dir, look)?;
+            lives.push((*dir, group.is_some()));
+            groups.extend(group);
         }
         let official = self.official(&all, &off, &groups);
         let backups = self.backups(&all, &groups, official)?;
@@ -95,8 +167,8 @@ impl Fold<'_> {
         let gone = all.iter().filter(|c| c.is_head() && c.rec.is_gone());
         out.gone = gone.map(|c| c.id).collect();
         out.gone.sort_unstable();
-        out.simple = simple(&all, &dirs, &off);
-        Ok(out)
+        out.simple = simple(&all, dirs, &off);
+        Ok(Derived { rec: out, lives })
     }
 
     fn candidates(&self, reg: &RegKey) -> Result<Vec<Candidate>, StateError> {
@@ -293,24 +365,20 @@ impl Fold<'_> {
     }
 
     /// Whether the directory `id`, which stands here, exists, and as which heads.
-    fn judge_dir(&mut self, all: &[Candidate], id: &DirId) -> Result<Option<Group>, StateError> {
+    fn judge_dir(
+        &self,
+        all: &[Candidate],
+        id: &DirId,
+        look: &mut Look<'_>,
+    ) -> Result<Option<Group>, StateError> {
         let here = |c: &Candidate| matches!(c.rec.what, What::Dir { dir, .. } if dir == *id);
         let direct = indices(all, |c| c.is_head() && here(c));
-        let mut live = !direct.is_empty() || self.dir(id)?.kids > 0;
-        if !live {
+        if direct.is_empty() {
+            let within = look(id)?;
             let placements: Vec<&Candidate> = all.iter().filter(|c| c.counts && here(c)).collect();
-            live = self.outlives_removals(&placements, id)?;
-        }
-        if self.dir(id)?.live != live {
-            self.dir_mut(id)?.live = live;
-            match live {
-                true => self.meta.dirs += 1,
-                false => self.meta.dirs = self.meta.dirs.saturating_sub(1),
+            if !within.shows && !self.outlives_removals(&placements, id, &within.inside)? {
+                return Ok(None);
             }
-        }
-        self.dirty_dirs.insert(*id);
-        if !live {
-            return Ok(None);
         }
         let resurrected = direct.is_empty();
         let heads = match resurrected {
@@ -328,11 +396,11 @@ impl Fold<'_> {
     /// directory elsewhere, and every removal that knew of it is void, because it had not seen
     /// something that was put inside.
     fn outlives_removals(
-        &mut self,
+        &self,
         placements: &[&Candidate],
         dir: &DirId,
+        inside: &[(u32, u32)],
     ) -> Result<bool, StateError> {
-        let inside = self.dir(dir)?.inside.clone();
         let (mut standing, mut removals) = (Vec::new(), Vec::new());
         for placement in placements {
             let mut replaced = false;
@@ -348,7 +416,7 @@ impl Fold<'_> {
                     {
                         replaced = true;
                     }
-                    _ if !self.is_void(&entry, &inside)? => removals.push(entry),
+                    _ if !self.is_void(&entry, inside)? => removals.push(entry),
                     _ => {}
                 }
             }
@@ -523,22 +591,6 @@ impl Fold<'_> {
             }
         }
         Ok(at.as_ref().and_then(attrs))
-    }
-
-    /// Whether the entry of one of the directory's makings is in `rec`'s past: what an operation
-    /// needs to be about a directory at all.
-    pub(crate) fn knows_dir(&mut self, rec: &EntryRec, dir: &DirId) -> Result<bool, StateError> {
-        if *dir == DirId::ROOT {
-            return Ok(true);
-        }
-        for made in self.dir(dir)?.made.clone() {
-            if let Some(entry) = load_entry(self.kv, &made.entry)?
-                && sees(self.kv, rec, &entry)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

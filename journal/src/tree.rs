@@ -22,7 +22,8 @@ use crate::records::{
     load_dir, load_entry, load_register, load_version, table, version_at_end,
 };
 use crate::view::{
-    Conflict, DirNode, HistoryStanding, HistoryVersion, SkippedMove, Standing, ViewKind, ViewNode,
+    Conflict, DirNode, HistoryStanding, HistoryVersion, Once, OnceNode, SkippedMove, Standing,
+    ViewKind, ViewNode,
 };
 
 /// Most versions one history gives.
@@ -32,7 +33,7 @@ const HISTORY_MAX: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContentCursor(Vec<u8>);
 
-fn node(
+pub(crate) fn node(
     kv: &(impl KvRead + ?Sized),
     dir: DirId,
     shown: &Shown,
@@ -305,6 +306,66 @@ pub(crate) fn history(
         out.push(HistoryVersion { version, register, value, author, saved_at_ms, order, standing });
     }
     Ok(out)
+}
+
+/// What stands or once stood in `dir`. Names that only somebody without a say ever wrote are not there.
+pub(crate) fn once(kv: &(impl KvRead + ?Sized), dir: DirId) -> Result<Vec<OnceNode>, StateError> {
+    let mut registers = BTreeSet::new();
+    for row in keys_with(kv, &key(table::REG_VERSION, &[dir.as_bytes()]))? {
+        let end = row.len().saturating_sub(VersionId::LEN);
+        registers.insert(RegKey::from_slice(row.get(1..end).unwrap_or_default()));
+    }
+    let mut out = Vec::new();
+    for reg in registers {
+        out.extend(once_in(kv, &reg)?);
+    }
+    Ok(out)
+}
+
+/// What stands or once stood under `name` in `dir`; the name of a copy stands for the copy.
+pub(crate) fn once_at(
+    kv: &(impl KvRead + ?Sized),
+    dir: DirId,
+    name: &EntryName,
+) -> Result<Option<OnceNode>, StateError> {
+    let reg = RegKey::new(&dir, name);
+    if let Some(found) = once_in(kv, &reg)? {
+        return Ok(Some(found));
+    }
+    let Some(copy) = copy_at(kv, &reg)? else { return Ok(None) };
+    let what = match copy.kind {
+        ViewKind::Dir { dir, .. } => Once::Dir(dir),
+        ViewKind::File(_) | ViewKind::Symlink(_) => Once::Leaf,
+    };
+    Ok(Some(OnceNode { name: copy.shown, what }))
+}
+
+fn once_in(kv: &(impl KvRead + ?Sized), reg: &RegKey) -> Result<Option<OnceNode>, StateError> {
+    if let Some(shown) = load_register(kv, reg)?.and_then(|rec| rec.official) {
+        let what = match shown.kind {
+            ShownKind::Dir(dir) => Once::Dir(dir),
+            ShownKind::File | ShownKind::Symlink => Once::Leaf,
+        };
+        return Ok(Some(OnceNode { name: shown.shown, what }));
+    }
+    // A file that was there is found before a directory that was.
+    let mut last: Option<((bool, OrderKey, u32), OnceNode)> = None;
+    for row in keys_with(kv, &key(table::REG_VERSION, &[reg.as_slice()]))? {
+        let version = version_at_end(&row)?;
+        let Some(rec) = load_version(kv, &version)? else { continue };
+        let entry = load_entry(kv, &version.entry)?.filter(|entry| entry.accepted());
+        let (Some(entry), Some(register)) = (entry, rec.register) else { continue };
+        let what = match rec.what {
+            What::File(_) | What::Symlink(_) => Once::Leaf,
+            What::Dir { dir, .. } => Once::Dir(dir),
+            _ => continue,
+        };
+        let rank = (what == Once::Leaf, entry.order(version.entry), version.index);
+        if last.as_ref().is_none_or(|(best, _)| *best < rank) {
+            last = Some((rank, OnceNode { name: register.name, what }));
+        }
+    }
+    Ok(last.map(|(_, node)| node))
 }
 
 fn standing_of(version: &VersionId, shown: &RegRec) -> HistoryStanding {

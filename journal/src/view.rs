@@ -104,6 +104,24 @@ pub struct HistoryVersion {
     pub standing: HistoryStanding,
 }
 
+/// What stands or once stood under a name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Once {
+    /// A file or a symbolic link.
+    Leaf,
+    /// This directory.
+    Dir(DirId),
+}
+
+/// A name with something behind it, now or in the past.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OnceNode {
+    /// The name, as it was last spelled.
+    pub name: EntryName,
+    /// What stands there; when nothing does, what stood there.
+    pub what: Once,
+}
+
 /// A directory move that lost to another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SkippedMove {

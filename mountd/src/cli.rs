@@ -19,6 +19,8 @@ mod members;
 mod mount;
 pub(crate) mod output;
 mod progress;
+mod restore;
+mod snapshots;
 mod status;
 mod sync;
 mod unmount;
@@ -67,6 +69,12 @@ enum Verb {
     Sync(sync::SyncArgs),
     /// All versions of a file
     History(history::HistoryArgs),
+    /// Bring back a file or folder as it was
+    Restore(restore::RestoreArgs),
+    /// Give the drive as it is now a name
+    Snapshot(snapshots::SnapshotArgs),
+    /// The moments that have a name
+    Snapshots(snapshots::SnapshotsArgs),
     /// Files that were changed on two sides at once
     Conflicts(conflicts::ConflictsArgs),
     /// Who belongs to the drive, and who may do what
@@ -133,6 +141,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Verb::Status(args) => status::run(&data, args),
         Verb::Sync(args) => sync::run(&data, args),
         Verb::History(args) => history::run(&data, args),
+        Verb::Restore(args) => restore::run(&data, args),
+        Verb::Snapshot(args) => snapshots::take(&data, args),
+        Verb::Snapshots(args) => snapshots::list(&data, args),
         Verb::Conflicts(args) => conflicts::run(&data, args),
         Verb::Members(args) => members::run(&data, args),
         Verb::Verify(args) => verify::run(&data, args),

@@ -14,9 +14,11 @@ mod export;
 mod fetching;
 mod members;
 mod news;
+mod past;
 mod paths;
 mod peers;
 mod publishing;
+mod restoring;
 mod tree;
 mod verifying;
 
@@ -35,6 +37,7 @@ use crate::ipc::Notice;
 
 pub use fetching::{FETCH_WAIT, Fetching};
 pub use peers::Members;
+pub use restoring::{RestoreError, SnapshotError, Which};
 
 /// Notices kept for `status`; older ones make room.
 const NOTICES_MAX: usize = 64;
@@ -56,6 +59,8 @@ pub struct Drive {
     unacknowledged: peers::Unacknowledged,
     /// The device through which we joined, trusted until we are a member by our own journal.
     through: Option<DeviceId>,
+    /// Moments of the past that were looked at lately.
+    moments: past::Moments,
     /// Whether our role lets us write; looked up again whenever entries were applied.
     may_write: AtomicBool,
 }
@@ -84,6 +89,7 @@ impl Drive {
             online: Mutex::new(BTreeSet::new()),
             unacknowledged,
             through,
+            moments: past::Moments::default(),
             may_write: AtomicBool::new(false),
         };
         drive.look_up_role();

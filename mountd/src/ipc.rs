@@ -29,8 +29,8 @@ mod socket;
 pub use client::Client;
 pub use message::{
     ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, HistoryReport, HistoryRow,
-    LockRow, MemberRow, Notice, Progress, Request, Response, Role, StatusReport, SyncReport, Unit,
-    VerifyReport, rfc3339,
+    LockRow, MemberRow, Notice, Progress, Request, Response, RestoreReport, Role, SnapshotRow,
+    StatusReport, SyncReport, Unit, VerifyReport, rfc3339,
 };
 pub use server::Server;
 

@@ -191,6 +191,11 @@ codes! {
     DemoFailed = 109 => Failed,
     /// The drive accepts no more changes.
     ReadOnly = 110 => Refused,
+
+    /// There is nothing to restore, or no place for it.
+    NotRestored = 120 => Failed,
+    /// No snapshot can have this name.
+    SnapshotName = 121 => Failed,
 }
 
 /// One failure as the user sees it.

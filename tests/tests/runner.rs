@@ -15,6 +15,7 @@ mod conformance;
 mod crash;
 mod dances;
 mod demo;
+mod history;
 mod hosts;
 mod malice;
 mod posix;

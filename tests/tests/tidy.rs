@@ -40,6 +40,7 @@ const PURE: [(&str, &[&str]); 4] = [
             "register",
             "placement",
             "view",
+            "past",
             "lock",
             "conflict",
             "fold",
@@ -48,7 +49,7 @@ const PURE: [(&str, &[&str]); 4] = [
         ],
     ),
     ("net", &["limits", "wire", "sync", "fetch"]),
-    ("vfs", &["errno", "attr", "drafts", "names"]),
+    ("vfs", &["errno", "attr", "drafts", "names", "past"]),
 ];
 
 /// What a pure module must not even name: it makes the same call give another answer tomorrow.

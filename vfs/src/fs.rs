@@ -6,6 +6,7 @@
 //! io      open, read, write, finish, fsync                      attrs    attributes, xattrs, statfs
 //! copy    ranges from file to file
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
+//! past    virtual names
 //! ```
 //!
 //! Leaves out: kernels ([`crate::fuse`]), the network, the journal's rules.
@@ -38,6 +39,7 @@ use crate::file::FileNode;
 use crate::handles::Handles;
 pub use crate::inode::ROOT_INO;
 use crate::inode::{NodeKind, Table};
+use crate::past::PastNode;
 use crate::spool::{Change, Spool, Unfinished, recover};
 use crate::traits::{Clock, Submit, Tree};
 
@@ -48,6 +50,7 @@ mod dirs;
 mod io;
 mod lookup;
 mod open;
+mod past;
 mod remote;
 mod rename;
 mod seal;
@@ -181,6 +184,8 @@ pub struct Core {
     opened: Timestamp,
     /// Files that were open at a crash and could not be completed; the spool keeps them.
     left: Mutex<Vec<Unfinished>>,
+    /// Virtual directories looked at lately.
+    listings: past::Listings,
 }
 
 pub(crate) struct State {
@@ -463,8 +468,18 @@ impl State {
     fn dir_of(&self, ino: u64) -> Result<DirId, FsError> {
         match self.table.get(ino).map(|node| &node.kind) {
             Some(NodeKind::Dir(dir)) => Ok(*dir),
+            // Only what would change something asks for a directory of the past in this way.
+            Some(NodeKind::Past(_)) => Err(FsError::ReadOnly),
             Some(_) => Err(FsError::NotDir),
             None => Err(FsError::Stale),
+        }
+    }
+
+    /// The node of the past with this number.
+    fn past_of(&self, ino: u64) -> Option<Arc<PastNode>> {
+        match self.table.get(ino).map(|node| &node.kind) {
+            Some(NodeKind::Past(past)) => Some(past.clone()),
+            _ => None,
         }
     }
 

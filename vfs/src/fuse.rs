@@ -221,9 +221,16 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded(|| match self.fs.lookup(parent.0, name.as_bytes()) {
+        let answer = |reply: ReplyEntry, result: Result<Entry, FsError>| match result {
             Err(FsError::NotFound) => reply.error(Errno::ENOENT),
             result => reply_entry(reply, result),
+        };
+        guarded(|| match self.fs.is_past(parent.0) {
+            false => answer(reply, self.fs.lookup(parent.0, name.as_bytes())),
+            true => {
+                let name = name.as_bytes().to_vec();
+                self.elsewhere(move |fs| answer(reply, fs.lookup(parent.0, &name)));
+            }
         });
     }
 
@@ -362,11 +369,11 @@ impl Filesystem for Fuse {
         &self,
         _request: &Request,
         _ino: INodeNo,
-        _newparent: INodeNo,
+        newparent: INodeNo,
         _newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        reply.error(Errno::EPERM);
+        guarded(|| reply_entry(reply, self.fs.link(newparent.0)));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -532,32 +539,36 @@ impl Filesystem for Fuse {
     fn readdir(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        guarded(|| {
-            let result = self.fs.readdir(fh.0, offset, |entry| {
+        let answer = move |fs: &Fs| {
+            let result = fs.readdir(fh.0, offset, |entry| {
                 !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), &*entry.name)
             });
             match result {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(error_of(&error)),
             }
+        };
+        guarded(|| match self.fs.is_past(ino.0) {
+            false => answer(&self.fs),
+            true => self.elsewhere(answer),
         });
     }
 
     fn readdirplus(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        guarded(|| {
-            let result = self.fs.readdirplus(fh.0, offset, |entry, answer| {
+        let answer = move |fs: &Fs| {
+            let result = fs.readdirplus(fh.0, offset, |entry, answer| {
                 let ttl = if answer.lasting { TTL } else { Duration::ZERO };
                 let attr = file_attr(&answer.attr);
                 !reply.add(INodeNo(entry.ino), entry.next, &*entry.name, &ttl, &attr, Generation(0))
@@ -566,6 +577,10 @@ impl Filesystem for Fuse {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(error_of(&error)),
             }
+        };
+        guarded(|| match self.fs.is_past(ino.0) {
+            false => answer(&self.fs),
+            true => self.elsewhere(answer),
         });
     }
 

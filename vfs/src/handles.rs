@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::attr::Kind;
 use crate::error::FsError;
 use crate::file::FileNode;
+use crate::past::PastId;
 
 /// Most handles open at one time.
 pub(crate) const HANDLES_MAX: usize = 1 << 20;
@@ -47,10 +48,19 @@ pub(crate) struct Listed {
     pub(crate) ino: u64,
 }
 
+/// What an open directory lists.
+#[derive(Clone, Debug)]
+pub(crate) enum Listable {
+    /// A directory of the drive.
+    Dir(DirId),
+    /// A directory of the past.
+    Past(PastId),
+}
+
 /// An open directory.
 pub(crate) struct DirHandle {
     pub(crate) ino: u64,
-    pub(crate) dir: DirId,
+    pub(crate) what: Listable,
     /// The listing as it was when reading began; made on the first read and anew after a rewind.
     pub(crate) listing: Mutex<Option<Arc<Vec<Listed>>>>,
 }
@@ -93,13 +103,13 @@ impl Handles {
         self.files.read().len()
     }
 
-    pub(crate) fn add_dir(&self, ino: u64, dir: DirId) -> Result<u64, FsError> {
+    pub(crate) fn add_dir(&self, ino: u64, what: Listable) -> Result<u64, FsError> {
         let mut dirs = self.dirs.write();
         if dirs.len() >= HANDLES_MAX {
             return Err(FsError::TooMany);
         }
         let number = self.number();
-        dirs.insert(number, Arc::new(DirHandle { ino, dir, listing: Mutex::new(None) }));
+        dirs.insert(number, Arc::new(DirHandle { ino, what, listing: Mutex::new(None) }));
         Ok(number)
     }
 

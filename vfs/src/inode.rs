@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::drafts::{Below, Key};
 use crate::file::FileNode;
+use crate::past::{PastId, PastKind, PastNode};
 
 /// The root's number, fixed by the kernel.
 pub const ROOT_INO: u64 = 1;
@@ -31,6 +32,8 @@ pub(crate) enum NodeKind {
     Dir(DirId),
     File(Arc<FileNode>),
     Symlink(Arc<LinkNode>),
+    /// Something of the past, which nothing changes.
+    Past(Arc<PastNode>),
 }
 
 /// A symbolic link.
@@ -68,6 +71,7 @@ pub(crate) struct Table {
     nodes: HashMap<u64, Node>,
     names: HashMap<Key, u64>,
     dirs: HashMap<DirId, u64>,
+    past: HashMap<PastId, u64>,
     next: u64,
 }
 
@@ -78,6 +82,7 @@ impl Table {
             nodes: HashMap::from([(ROOT_INO, root)]),
             names: HashMap::new(),
             dirs: HashMap::from([(DirId::ROOT, ROOT_INO)]),
+            past: HashMap::new(),
             next: ROOT_INO + 1,
         }
     }
@@ -130,6 +135,20 @@ impl Table {
         }
         self.names.insert(key.clone(), ino);
         self.nodes.insert(ino, Node { kind, lookups: 0, key: Some(key) });
+    }
+
+    /// The inode of something of the past, when it is in use.
+    pub(crate) fn past_at(&self, id: &PastId) -> Option<Arc<PastNode>> {
+        match &self.nodes.get(self.past.get(id)?)?.kind {
+            NodeKind::Past(node) => Some(node.clone()),
+            _ => None,
+        }
+    }
+
+    /// Puts a new inode of the past in; no name but its own leads to it.
+    pub(crate) fn insert_past(&mut self, node: Arc<PastNode>) {
+        self.past.insert(node.id.clone(), node.ino);
+        self.nodes.insert(node.ino, Node { kind: NodeKind::Past(node), lookups: 0, key: None });
     }
 
     /// Takes the name from what stands under it.
@@ -186,6 +205,10 @@ impl Table {
         let Some(node) = self.nodes.get(&ino) else { return };
         let busy = match &node.kind {
             NodeKind::File(file) => file.is_busy(),
+            NodeKind::Past(past) => match &past.kind {
+                PastKind::File(file, _) => file.is_busy(),
+                PastKind::Dir(_) | PastKind::Symlink(_) => false,
+            },
             NodeKind::Dir(_) | NodeKind::Symlink(_) => false,
         };
         if node.lookups > 0 || busy || ino == ROOT_INO {
@@ -197,10 +220,14 @@ impl Table {
         {
             self.names.remove(&key);
         }
-        if let NodeKind::Dir(dir) = node.kind
-            && self.dirs.get(&dir) == Some(&ino)
-        {
-            self.dirs.remove(&dir);
+        match node.kind {
+            NodeKind::Dir(dir) if self.dirs.get(&dir) == Some(&ino) => {
+                self.dirs.remove(&dir);
+            }
+            NodeKind::Past(past) if self.past.get(&past.id) == Some(&ino) => {
+                self.past.remove(&past.id);
+            }
+            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //!                   ├──► file, body ─► overlay, pattern, contents ─► cas
 //!                   ├──► inode, handles  what kernels and programs hold
 //!                   ├──► spool           what no crash may lose
+//!                   ├──► past            virtual names: snapshots, versions of files
 //!                   └──► traits          the tree, publishing, time: implemented by the daemon
 //! attr, error, errno                     words for the above
 //! ```
@@ -25,6 +26,7 @@ mod handles;
 mod inode;
 pub mod mount;
 mod overlay;
+pub mod past;
 mod pattern;
 mod space;
 mod spool;
@@ -34,4 +36,4 @@ pub use error::{FsError, OpenError};
 pub use fs::{Config, Fs, Notice, Sealer};
 pub use mount::{MountError, MountOptions, Mounted, Unmounted};
 pub use space::Usage;
-pub use traits::{Clock, SealError, StateError, Submit, Tree};
+pub use traits::{Clock, Past, SealError, Snapshot, StateError, Submit, Told, Tree};

@@ -5,7 +5,8 @@
 use journal::id::{DirId, VersionId};
 use journal::name::EntryName;
 use journal::op::{Op, Timestamp};
-use journal::view::{DirNode, ViewNode};
+use journal::past::Moment;
+use journal::view::{DirNode, HistoryVersion, OnceNode, ViewNode};
 use thiserror::Error;
 
 /// The drive's state cannot be read.
@@ -13,8 +14,58 @@ use thiserror::Error;
 #[error("the drive's state cannot be read")]
 pub struct StateError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
+/// A named snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// What it is of.
+    pub moment: Moment,
+    /// When it was taken, milliseconds since 1970.
+    pub taken_ms: u64,
+}
+
+/// What is said of a name beside what it shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// The newest version published under it.
+    pub node: ViewNode,
+    /// Whether that version's bytes are out of reach, so that an older one is shown.
+    pub arriving: bool,
+    /// The name of the member who wrote it.
+    pub author: String,
+}
+
+/// The drive's past. A call takes as long as the history of what it asks about is; none waits for the
+/// network.
+pub trait Past: Send + Sync + 'static {
+    /// The named snapshots, oldest first.
+    fn snapshots(&self) -> Result<Vec<Snapshot>, StateError>;
+    /// Whether there was a drive at a moment.
+    fn existed(&self, moment: Moment) -> Result<bool, StateError>;
+    /// Whether anything was published between two moments.
+    fn differ(&self, one: Moment, other: Moment) -> Result<bool, StateError>;
+    /// What was shown under a name.
+    fn lookup_then(
+        &self,
+        moment: Moment,
+        dir: DirId,
+        shown: &EntryName,
+    ) -> Result<Option<ViewNode>, StateError>;
+    /// Everything a directory showed.
+    fn list_then(&self, moment: Moment, dir: DirId) -> Result<Vec<ViewNode>, StateError>;
+    /// What stands or once stood in a directory.
+    fn once(&self, dir: DirId) -> Result<Vec<OnceNode>, StateError>;
+    /// What stands or once stood under a name.
+    fn once_at(&self, dir: DirId, name: &EntryName) -> Result<Option<OnceNode>, StateError>;
+    /// The versions of a file, newest first, through its renames.
+    fn history(&self, dir: DirId, name: &EntryName) -> Result<Vec<HistoryVersion>, StateError>;
+    /// What is to be said of a name.
+    fn told(&self, dir: DirId, shown: &EntryName) -> Result<Option<Told>, StateError>;
+}
+
 /// The published tree. Every call is a short read; none waits for the network.
-pub trait Tree: Send + Sync + 'static {
+pub trait Tree: Past {
     /// What is shown under a name.
     fn lookup(&self, dir: DirId, shown: &EntryName) -> Result<Option<ViewNode>, StateError>;
     /// What a directory shows, in the order of names, after `after`, at most `limit`.

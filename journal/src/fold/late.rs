@@ -14,14 +14,14 @@ use crate::chain::{entry_at, lanes_of, load_lane};
 use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
-use crate::kv::{keys_with, prefix_end};
+use crate::kv::{KvRead, keys_with, prefix_end};
 use crate::member::Members;
 use crate::name::Register;
 use crate::op::{DirAttr, Role};
 use crate::order::OrderKey;
 use crate::records::{
-    EntryRec, MoveRow, RegKey, VersionRec, What, decode, key, load, load_entry, load_register,
-    load_version, op_key, store, table, version_at_end,
+    EntryRec, LateRun, MoveRow, RegKey, VersionRec, What, decode, key, lane_pos, load, load_entry,
+    load_register, load_version, op_key, store, table, version_at_end,
 };
 
 /// Most entries one late start reaches back; more a device never wrote without a soul hearing.
@@ -49,6 +49,7 @@ impl Fold<'_> {
                 break;
             }
         }
+        self.note_late(&chain, by)?;
         let mut moved = Vec::new();
         for (id, mut rec) in chain {
             if rec.late.is_none_or(|late| by.hlc < late) {
@@ -58,6 +59,24 @@ impl Fold<'_> {
             }
         }
         Ok(moved)
+    }
+
+    /// Keeps which entries `by` names late, so that a moment before `by` can leave it out.
+    fn note_late(
+        &mut self,
+        chain: &[(EntryId, EntryRec)],
+        by: &EntryRec,
+    ) -> Result<(), StateError> {
+        let mut runs: Vec<LateRun> = Vec::new();
+        for (_, rec) in chain {
+            match runs.last_mut() {
+                Some(run) if run.lane == rec.lane => run.first = rec.pos,
+                _ => runs.push(LateRun { lane: rec.lane, first: rec.pos, last: rec.pos }),
+            }
+        }
+        let hlc = by.hlc.get().to_be_bytes();
+        let parts = [by.device.as_bytes().as_slice(), &hlc, &lane_pos(by.lane, by.pos)];
+        store(self.kv, &key(table::LATE, &parts), &runs)
     }
 
     fn versions_of(&self, entry: &EntryId) -> Result<Vec<Row>, StateError> {
@@ -115,21 +134,8 @@ impl Fold<'_> {
 
     /// Chooses a directory's attributes among all that were set.
     fn choose_attr(&mut self, dir: DirId) -> Result<(), StateError> {
-        let mut best: Option<(Vec<u8>, VersionId, DirAttr)> = None;
-        for row in keys_with(self.kv, &key(table::DIR_ATTR, &[dir.as_bytes()]))? {
-            let version = version_at_end(&row)?;
-            let Some(entry) = load_entry(self.kv, &version.entry)? else { continue };
-            let Some(rec) = load_version(self.kv, &version)? else { continue };
-            let (What::SetDir { attr, .. } | What::Dir { made: Some(attr), .. }) = rec.what else {
-                continue;
-            };
-            let at = op_key(&entry.order(version.entry), version.index);
-            if entry.accepted() && best.as_ref().is_none_or(|(last, ..)| *last < at) {
-                best = Some((at, version, attr));
-            }
-        }
+        let (by, attr) = chosen_attr(self.kv, &dir)?.unzip();
         let rec = self.dir_mut(&dir)?;
-        let (by, attr) = best.map(|(_, by, attr)| (by, attr)).unzip();
         rec.attr_by = by;
         rec.attr = attr.unwrap_or_default();
         self.dirty_dirs.insert(dir);
@@ -247,21 +253,51 @@ impl Fold<'_> {
         if *dir == DirId::ROOT {
             return Ok(());
         }
-        let mut inside: BTreeMap<u32, u32> = BTreeMap::new();
-        for row in keys_with(self.kv, &key(table::REG_VERSION, &[dir.as_bytes()]))? {
-            let version = version_at_end(&row)?;
-            let Some(entry) = load_entry(self.kv, &version.entry)? else { continue };
-            let gone = load_version(self.kv, &version)?.is_none_or(|rec| rec.is_gone());
-            if entry.accepted() && !gone {
-                let last = inside.entry(entry.lane).or_insert(entry.pos);
-                *last = entry.pos.max(*last);
-            }
-        }
+        let inside = put_inside(self.kv, dir)?;
         let rec = self.dir_mut(dir)?;
-        rec.inside = inside.into_iter().collect();
+        rec.inside = inside;
         if let Some(at) = rec.at.clone() {
             self.dirty.insert(RegKey::of(&at));
         }
         Ok(())
     }
+}
+
+/// The attributes of `dir` among all that were set: the latest.
+pub(crate) fn chosen_attr(
+    kv: &(impl KvRead + ?Sized),
+    dir: &DirId,
+) -> Result<Option<(VersionId, DirAttr)>, StateError> {
+    let mut best: Option<(Vec<u8>, VersionId, DirAttr)> = None;
+    for row in keys_with(kv, &key(table::DIR_ATTR, &[dir.as_bytes()]))? {
+        let version = version_at_end(&row)?;
+        let Some(entry) = load_entry(kv, &version.entry)? else { continue };
+        let Some(rec) = load_version(kv, &version)? else { continue };
+        let (What::SetDir { attr, .. } | What::Dir { made: Some(attr), .. }) = rec.what else {
+            continue;
+        };
+        let at = op_key(&entry.order(version.entry), version.index);
+        if entry.accepted() && best.as_ref().is_none_or(|(last, ..)| *last < at) {
+            best = Some((at, version, attr));
+        }
+    }
+    Ok(best.map(|(_, by, attr)| (by, attr)))
+}
+
+/// Last position per lane of accepted entries that put something inside `dir`.
+pub(crate) fn put_inside(
+    kv: &(impl KvRead + ?Sized),
+    dir: &DirId,
+) -> Result<Vec<(u32, u32)>, StateError> {
+    let mut inside: BTreeMap<u32, u32> = BTreeMap::new();
+    for row in keys_with(kv, &key(table::REG_VERSION, &[dir.as_bytes()]))? {
+        let version = version_at_end(&row)?;
+        let Some(entry) = load_entry(kv, &version.entry)? else { continue };
+        let gone = load_version(kv, &version)?.is_none_or(|rec| rec.is_gone());
+        if entry.accepted() && !gone {
+            let last = inside.entry(entry.lane).or_insert(entry.pos);
+            *last = entry.pos.max(*last);
+        }
+    }
+    Ok(inside.into_iter().collect())
 }

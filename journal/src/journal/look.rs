@@ -23,13 +23,13 @@ use crate::records::{
 };
 use crate::signed::VerifiedEntry;
 use crate::tree::{self, ContentCursor};
-use crate::view::{Conflict, DirNode, HistoryVersion, ViewNode};
+use crate::view::{Conflict, DirNode, HistoryVersion, OnceNode, ViewNode};
 
 /// How long after its expiry an invite still has its holder answered, milliseconds.
 const INVITE_MEMORY_MS: u64 = 30 * 24 * 3_600_000;
 
 impl Journal {
-    fn look<R>(
+    pub(crate) fn look<R>(
         &self,
         look: impl FnOnce(&dyn KvRead) -> Result<R, StateError>,
     ) -> Result<R, StateError> {
@@ -196,6 +196,16 @@ impl Journal {
     /// The versions behind a name, newest first, following renames.
     pub fn history(&self, dir: DirId, name: &EntryName) -> Result<Vec<HistoryVersion>, StateError> {
         self.look(|kv| tree::history(kv, dir, name))
+    }
+
+    /// What stands or once stood in a directory, deleted names included, in the order of names.
+    pub fn once(&self, dir: DirId) -> Result<Vec<OnceNode>, StateError> {
+        self.look(|kv| tree::once(kv, dir))
+    }
+
+    /// What stands or once stood under one name.
+    pub fn once_at(&self, dir: DirId, name: &EntryName) -> Result<Option<OnceNode>, StateError> {
+        self.look(|kv| tree::once_at(kv, dir, name))
     }
 
     /// Every register that shows copies or lost a move.

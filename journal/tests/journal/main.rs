@@ -10,4 +10,5 @@ mod converge;
 mod forge;
 mod members;
 mod oracle;
+mod past;
 mod recovery;

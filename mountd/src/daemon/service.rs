@@ -13,7 +13,7 @@ use std::time::Duration;
 use journal::op::Op;
 use net::invite::Ticket;
 
-use crate::drive::Drive;
+use crate::drive::{Drive, Which};
 use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
 use crate::report::Failure;
 use crate::signals::Stop;
@@ -39,6 +39,28 @@ impl DriveService {
             Some(journal::op::Role::Owner) => Ok(()),
             _ => Err(Failure::refused("only an owner of the drive may do that")),
         }
+    }
+
+    fn must_write(&self) -> Result<(), Failure> {
+        use journal::op::Role;
+        match self.drive.own_role() {
+            Some(Role::Owner | Role::Editor) => Ok(()),
+            _ => Err(Failure::refused("only members who may change the drive may do that")),
+        }
+    }
+
+    fn restore(&self, path: &str, which: &Which, dest: Option<&str>) -> Result<Response, Failure> {
+        self.must_write()?;
+        self.seal()?;
+        let restored = self.drive.restore(path, which, dest);
+        restored.map(Response::Restored).map_err(|e| Failure::not_restored(&e))
+    }
+
+    fn snapshot(&self, name: String) -> Result<Response, Failure> {
+        self.must_write()?;
+        self.seal()?;
+        self.drive.take_snapshot(name).map_err(|e| Failure::no_snapshot(&e))?;
+        Ok(Response::Done)
     }
 
     fn seal(&self) -> Result<(), Failure> {
@@ -109,6 +131,19 @@ impl Service for DriveService {
                 self.seal()?;
                 let found = drive.history(&path).map_err(|e| Failure::of(&e))?;
                 found.map(Response::History).ok_or_else(|| Failure::no_such_file(&path))
+            }
+            Request::Restore { path, version, at_ms, dest } => {
+                let which = match (version, at_ms) {
+                    (Some(id), None) => Which::Version(id),
+                    (None, Some(ms)) => Which::At(ms),
+                    _ => return Err(Failure::usage("say what to restore", "--version or --at")),
+                };
+                self.restore(&path, &which, dest.as_deref())
+            }
+            Request::Snapshot { name } => self.snapshot(name),
+            Request::Snapshots => {
+                let rows = drive.snapshot_rows().map_err(|e| Failure::of(&e))?;
+                Ok(Response::Snapshots(rows))
             }
             Request::Conflicts => {
                 self.seal()?;

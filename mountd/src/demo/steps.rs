@@ -22,6 +22,7 @@ pub(super) fn all(anna: &Device, ben: &Device) -> Result<(), Failure> {
     meet(anna, ben)?;
     let edited = saves(anna, ben)?;
     history(anna)?;
+    old_version(ben)?;
     conflict(anna, ben)?;
     // The scene has seen the whole demo; it is still what Ben saved last.
     for device in [anna, ben] {
@@ -100,6 +101,22 @@ fn history(anna: &Device) -> Result<(), Failure> {
             .map(|v| format!("{} {} by {}", output::time(&v.time), output::size(v.size), v.author))
             .collect();
         Ok(((), shown.join("\n    ")))
+    })
+}
+
+/// What anna saved first, as a file in ben's mount.
+fn old_version(ben: &Device) -> Result<(), Failure> {
+    step("what anna saved first can be opened as a file", || {
+        let folder = ben.mount.join(".history").join(SCENE);
+        let listed = std::fs::read_dir(&folder).map_err(|e| Failure::io("list", &folder, &e))?;
+        let mut paths: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        let first = paths.first().ok_or_else(|| failed(format!("{SCENE} has no versions")))?;
+        let bytes = std::fs::read(first).map_err(|e| Failure::io("read", first, &e))?;
+        match bytes == scene::first(1) {
+            true => Ok(((), first.display().to_string())),
+            false => Err(failed(format!("{} is not what anna saved", first.display()))),
+        }
     })
 }
 

@@ -8,10 +8,10 @@ use journal::view::{HistoryStanding, ViewKind, ViewNode};
 use journal::{DeviceId, Register, StateError, Value};
 
 use super::Drive;
-use super::paths::{Found, PathError};
+use super::paths::PathError;
 use crate::ipc::{
     ConflictCopy, ConflictReport, DeviceRow, DriveRow, HistoryReport, HistoryRow, MemberRow, Role,
-    StatusReport, rfc3339,
+    SnapshotRow, StatusReport, rfc3339,
 };
 
 fn role_row(role: journal::op::Role) -> Role {
@@ -136,11 +136,7 @@ impl Drive {
 
     /// All versions of the file at `path`, newest first; none when there has never been one.
     pub fn history(&self, path: &str) -> Result<Option<HistoryReport>, PathError> {
-        let register = match self.find(path)? {
-            Found::Root => return Ok(None),
-            Found::Node(node) => node.register,
-            Found::Nothing(register) => register,
-        };
+        let Some(register) = self.find_once(path)? else { return Ok(None) };
         let versions = self.journal.history(register.dir, &register.name)?;
         let rows: Vec<HistoryRow> = versions
             .into_iter()
@@ -161,6 +157,12 @@ impl Drive {
             })
             .collect();
         Ok((!rows.is_empty()).then_some(HistoryReport { versions: rows }))
+    }
+
+    /// The named snapshots, oldest first.
+    pub fn snapshot_rows(&self) -> Result<Vec<SnapshotRow>, StateError> {
+        let all = self.journal.snapshots()?.into_iter();
+        Ok(all.map(|s| SnapshotRow { name: s.name, time: rfc3339(s.saved_at_ms) }).collect())
     }
 
     /// Every name that shows conflict copies, and every directory move that lost.

@@ -6,13 +6,13 @@
 //! Invariants: a path is walked by name, one directory at a time, and never leaves the drive.
 
 use journal::name::EntryName;
-use journal::view::{ViewKind, ViewNode};
+use journal::view::{Once, OnceNode, ViewKind, ViewNode};
 use journal::{DirId, Register, StateError};
 
 use super::Drive;
 
 /// Components a path may have.
-const DEPTH_MAX: usize = 1_024;
+pub(super) const DEPTH_MAX: usize = 1_024;
 
 /// What a path names.
 pub(super) enum Found {
@@ -66,6 +66,47 @@ impl Drive {
             };
         }
         Ok(found)
+    }
+
+    /// The register of the file that `path` names, or named before it or a folder above it was removed. A
+    /// path below `.history` is the file's whose versions are there.
+    pub(super) fn find_once(&self, path: &str) -> Result<Option<Register>, PathError> {
+        let mut parts: Vec<&str> =
+            path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let virtual_top = |name: &str| -> Result<bool, PathError> {
+            let name = EntryName::new(name).map_err(|_| PathError::BadName(name.to_owned()))?;
+            Ok(name.as_str() == vfs::past::HISTORY
+                && self.journal.lookup(DirId::ROOT, &name)?.is_none())
+        };
+        let in_history = match parts.first() {
+            Some(first) => virtual_top(first)?,
+            None => false,
+        };
+        if in_history {
+            parts.remove(0);
+        }
+        if parts.len() > DEPTH_MAX {
+            return Err(PathError::TooDeep);
+        }
+        let (mut dir, mut parts) = (DirId::ROOT, parts.into_iter().peekable());
+        while let Some(part) = parts.next() {
+            let name = EntryName::new(part).map_err(|_| PathError::BadName(part.to_owned()))?;
+            let node = self.journal.lookup(dir, &name)?;
+            if parts.peek().is_none() {
+                let at = node.map_or_else(|| Register { dir, name }, |node| node.register);
+                return Ok(Some(at));
+            }
+            dir = match (node.map(|node| node.kind), self.journal.once_at(dir, &name)?) {
+                (Some(ViewKind::Dir { dir, .. }), _) => dir,
+                (_, Some(OnceNode { what: Once::Dir(dir), .. })) => dir,
+                // The folder of a file's versions, and one of them.
+                (_, Some(OnceNode { name, .. })) if in_history => {
+                    return Ok(Some(Register { dir, name }));
+                }
+                _ => return Err(PathError::NoDirectory(part.to_owned())),
+            };
+        }
+        Ok(None)
     }
 
     /// The path a directory is shown at, from the drive's top, or none when it is not reachable.

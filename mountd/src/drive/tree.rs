@@ -14,7 +14,7 @@ use vfs::{StateError, Tree};
 
 use super::Drive;
 
-fn unreadable(error: journal::StateError) -> StateError {
+pub(super) fn unreadable(error: journal::StateError) -> StateError {
     StateError(Box::new(error))
 }
 

@@ -66,6 +66,24 @@ pub enum Request {
         /// Relative to the mount's root, `/` between the names.
         path: String,
     },
+    /// Bring back what was; exactly one of `version` and `at_ms` is given.
+    Restore {
+        /// Relative to the mount's root, `/` between the names; empty for the whole drive.
+        path: String,
+        /// The beginning of a version's id.
+        version: Option<String>,
+        /// The last millisecond of a time.
+        at_ms: Option<u64>,
+        /// Where to put it, when not to its own place; relative to the mount's root.
+        dest: Option<String>,
+    },
+    /// Name the drive as it is now.
+    Snapshot {
+        /// The name.
+        name: String,
+    },
+    /// The named snapshots.
+    Snapshots,
     /// Every name with several versions.
     Conflicts,
     /// Who the members are.
@@ -110,6 +128,10 @@ pub enum Response {
     Synced(SyncReport),
     /// To [`Request::History`].
     History(HistoryReport),
+    /// To [`Request::Restore`].
+    Restored(RestoreReport),
+    /// To [`Request::Snapshots`], oldest first.
+    Snapshots(Vec<SnapshotRow>),
     /// To [`Request::Conflicts`].
     Conflicts(Vec<ConflictReport>),
     /// To [`Request::Members`].
@@ -257,6 +279,35 @@ pub struct HistoryRow {
 pub struct HistoryReport {
     /// All versions.
     pub versions: Vec<HistoryRow>,
+}
+
+/// `atelier restore --json`: what was written.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// Files and links with an old content.
+    pub files: u64,
+    /// Folders that were made.
+    pub dirs: u64,
+    /// Names that were removed because they came later.
+    pub removed: u64,
+    /// Folders that got old attributes.
+    pub attributes: u64,
+}
+
+impl RestoreReport {
+    /// Everything was like that already.
+    pub const fn is_nothing(&self) -> bool {
+        self.files == 0 && self.dirs == 0 && self.removed == 0 && self.attributes == 0
+    }
+}
+
+/// One named snapshot; `atelier snapshots --json` is a list of these.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// Its name.
+    pub name: String,
+    /// When it was taken, by its author's clock.
+    pub time: String,
 }
 
 /// One copy that stands beside the official version.
@@ -422,6 +473,10 @@ mod tests {
         let conflicts = serde_json::to_value([conflict]).unwrap();
         assert_eq!(keys(&conflicts[0]), "copies path");
         assert_eq!(keys(&conflicts[0]["copies"][0]), "author path time version");
+        let restored = serde_json::to_value(RestoreReport::default()).unwrap();
+        assert_eq!(keys(&restored), "attributes dirs files removed");
+        let snapshot = SnapshotRow { name: "n".into(), time: rfc3339(0) };
+        assert_eq!(keys(&serde_json::to_value(snapshot).unwrap()), "name time");
         let verify = serde_json::to_value(VerifyReport::default()).unwrap();
         assert_eq!(keys(&verify), "bad chunks journal_bad journal_entries repaired");
     }
@@ -446,6 +501,14 @@ mod tests {
             Request::Invite { role: Role::Reader, expires_s: 60, uses: 2 },
             Request::Sync { timeout_ms: 5 },
             Request::History { path: "ordner/Ä b.blend".into() },
+            Request::Restore {
+                path: "a".into(),
+                version: None,
+                at_ms: Some(5),
+                dest: Some("b".into()),
+            },
+            Request::Snapshot { name: "n".into() },
+            Request::Snapshots,
             Request::Conflicts,
             Request::Members,
             Request::MemberRemove { device: "ab".into() },

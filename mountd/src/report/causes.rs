@@ -393,6 +393,35 @@ impl Failure {
         Self::new(Code::Refused, why.to_string(), "ask an owner of the drive")
     }
 
+    /// Nothing was restored, and nothing changed.
+    pub fn not_restored(error: &crate::drive::RestoreError) -> Self {
+        use crate::drive::RestoreError as Why;
+        let remedy = match error {
+            Why::NothingThen { .. } | Why::NoVersion { .. } => {
+                "`atelier history FILE` lists what there is, and .snapshots shows the drive at any time"
+            }
+            Why::Ambiguous { .. } => "give more digits of the id",
+            Why::Folder { .. } => "give --at with a time",
+            Why::Exists { .. } => "name a destination that does not exist yet",
+            Why::NotFolder { .. } => {
+                "move what stands there away, or give another destination with --to"
+            }
+            _ => return Self::of(error),
+        };
+        Self::new(Code::NotRestored, chain(error), remedy)
+    }
+
+    /// No snapshot was taken.
+    pub fn no_snapshot(error: &crate::drive::SnapshotError) -> Self {
+        use crate::drive::SnapshotError as Why;
+        match error {
+            Why::Exists(_) | Why::Name(_) | Why::Time(_) => {
+                Self::new(Code::SnapshotName, error.to_string(), "choose another name")
+            }
+            Why::State(_) | Why::Write(_) => Self::of(error),
+        }
+    }
+
     /// The drive has nothing of this name.
     pub fn no_such_file(path: impl Display) -> Self {
         Self::new(

@@ -15,8 +15,10 @@ use crate::attr::{Attr, Caller, SetAttr, SetTime, without_set_id};
 use crate::drafts::DraftValue;
 use crate::error::FsError;
 use crate::file::{FileNode, Meta, cas_content};
-use crate::inode::{LinkNode, NodeKind};
+use crate::inode::{LinkNode, NodeKind, Place};
+use crate::past::PastKind;
 use crate::space::Usage;
+use crate::traits::Told;
 
 /// Prefix of attributes that say something about the drive; read-only and never listed.
 const VIRTUAL: &[u8] = b"user.atelier.";
@@ -58,6 +60,7 @@ impl Core {
         match &kind {
             NodeKind::File(file) => self.set_file(caller, file, handle, set)?,
             NodeKind::Symlink(link) => self.set_link(link, set)?,
+            NodeKind::Past(_) => return Err(FsError::ReadOnly),
             NodeKind::Dir(_) if set.len.is_some() => return Err(FsError::IsDir),
             NodeKind::Dir(dir) => self.set_dir(*dir, set)?,
         }
@@ -244,6 +247,9 @@ impl Core {
     pub fn access(&self, caller: Caller, ino: u64, want: u32) -> Result<(), FsError> {
         if want & 2 != 0 {
             self.check_role()?;
+            if self.is_past(ino) {
+                return Err(FsError::ReadOnly);
+            }
         }
         let attr = self.getattr(ino)?;
         if want & 1 != 0
@@ -266,6 +272,10 @@ impl Core {
         match kind {
             NodeKind::File(file) => Ok(file.meta.lock().xattrs.clone()),
             NodeKind::Dir(dir) => Ok(Arc::new(self.dir_attr(state, *dir)?.xattrs)),
+            NodeKind::Past(past) => match &past.kind {
+                PastKind::File(file, _) => Ok(file.meta.lock().xattrs.clone()),
+                PastKind::Dir(_) | PastKind::Symlink(_) => Ok(Arc::new(Xattrs::new())),
+            },
             NodeKind::Symlink(_) => Ok(Arc::new(Xattrs::new())),
         }
     }
@@ -276,36 +286,62 @@ impl Core {
 
     /// An extended attribute's value.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        if let Some(what) = name.strip_prefix(VIRTUAL) {
+            return self.virtual_xattr(ino, what);
+        }
         let state = self.state();
         let kind = self.known(&state, ino)?;
-        if let Some(what) = name.strip_prefix(VIRTUAL) {
-            return self.virtual_xattr(&state, &kind, what);
-        }
         check_namespace(name)?;
         let xattrs = self.xattrs_of(&state, &kind)?;
         xattrs.get(name).cloned().ok_or(FsError::NoAttribute)
     }
 
-    fn virtual_xattr(
-        &self,
-        state: &State,
-        kind: &NodeKind,
-        what: &[u8],
-    ) -> Result<Vec<u8>, FsError> {
-        let NodeKind::File(file) = kind else { return Err(FsError::NoAttribute) };
-        let meta = file.meta.lock();
-        let drafted =
-            meta.place.as_ref().is_some_and(|place| state.drafts.get(&place.key).is_some());
-        match what {
-            b"version" => {
-                let version = meta.below.bases.first().ok_or(FsError::NoAttribute)?;
-                Ok(version.to_string().into_bytes())
+    /// What the drive says of a file; of nothing else.
+    fn virtual_xattr(&self, ino: u64, what: &[u8]) -> Result<Vec<u8>, FsError> {
+        let kind = self.known(&self.state(), ino)?;
+        let file = match &kind {
+            NodeKind::File(file) => file,
+            NodeKind::Past(past) => {
+                let PastKind::File(_, version) = &past.kind else {
+                    return Err(FsError::NoAttribute);
+                };
+                return match what {
+                    b"state" => Ok(b"past".to_vec()),
+                    b"version" => Ok(version.to_string().into_bytes()),
+                    _ => Err(FsError::NoAttribute),
+                };
             }
-            b"state" => Ok(match (meta.dirty, drafted) {
-                (true, _) => b"writing".to_vec(),
-                (false, true) => b"draft".to_vec(),
-                (false, false) => b"published".to_vec(),
+            NodeKind::Dir(_) | NodeKind::Symlink(_) => return Err(FsError::NoAttribute),
+        };
+        let (place, shown, draft) = {
+            let state = self.state();
+            let meta = file.meta.lock();
+            let drafted = |place: &Place| state.drafts.get(&place.key).is_some();
+            let draft = meta.dirty || meta.attr_dirty || meta.place.as_ref().is_some_and(drafted);
+            (meta.place.clone(), meta.below.bases.first().copied(), draft)
+        };
+        let told = match &place {
+            Some(place) => self.tree.told(place.key.dir(), &place.name)?,
+            None => None,
+        };
+        let is_copy = |told: &Told| !draft && told.node.standing == journal::view::Standing::Copy;
+        match what {
+            b"version" => match &told {
+                Some(told) if !draft && !told.arriving => Ok(told.node.version.to_string().into()),
+                // What a draft will replace, and what is shown of a file that is arriving.
+                _ => shown.map(|version| version.to_string().into()).ok_or(FsError::NoAttribute),
+            },
+            b"state" => Ok(match &told {
+                _ if draft => b"draft".to_vec(),
+                None => b"past".to_vec(),
+                Some(told) if is_copy(told) => b"conflict".to_vec(),
+                Some(told) if told.arriving => b"arriving".to_vec(),
+                Some(_) => b"official".to_vec(),
             }),
+            b"conflict" => {
+                let told = told.filter(is_copy).ok_or(FsError::NoAttribute)?;
+                Ok(format!("{} by {}", told.node.register.name, told.author).into_bytes())
+            }
             _ => Err(FsError::NoAttribute),
         }
     }
@@ -377,6 +413,7 @@ impl Core {
                 self.put_dir_attr(state, dir, attr)
             }),
             NodeKind::Symlink(_) => Err(FsError::NotPermitted),
+            NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
 }

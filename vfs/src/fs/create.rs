@@ -18,21 +18,26 @@ use crate::drafts::{Below, DraftValue, Key};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta};
 use crate::inode::{NodeKind, Place, Table};
+use crate::past::{PastId, PastKind};
 use crate::spool::Change;
 
 /// How many published names are looked at in one go when a directory must be empty.
 const EMPTY_CHECK_PAGE: usize = 256;
 
 impl Core {
-    /// The directory of an inode, if something may be made or removed in it.
+    /// The directory of an inode, if `name` may be made or removed in it.
     pub(crate) fn writable_dir(
         &self,
-        state: &State,
+        state: &mut State,
         caller: Caller,
         ino: u64,
+        name: &EntryName,
     ) -> Result<DirId, FsError> {
         self.check_role()?;
         let dir = state.dir_of(ino)?;
+        if PastId::at_top(dir, name).is_some() && self.find(state, dir, name)?.is_none() {
+            return Err(FsError::ReadOnly);
+        }
         if !self.dir_lives(state, dir)? {
             return Err(FsError::NotFound);
         }
@@ -69,7 +74,7 @@ impl Core {
     ) -> Result<(Entry, Opened), FsError> {
         let name = self.name(name)?;
         let made = self.change(|state| {
-            let dir = self.writable_dir(state, caller, parent)?;
+            let dir = self.writable_dir(state, caller, parent, &name)?;
             if let Some(found) = self.find(state, dir, &name)? {
                 return Ok(Err(found));
             }
@@ -111,6 +116,7 @@ impl Core {
         name: &[u8],
         mode: u32,
     ) -> Result<Entry, FsError> {
+        self.refuse_past(parent)?;
         let file_type = rustix::fs::FileType::from_raw_mode(mode);
         if file_type != rustix::fs::FileType::RegularFile {
             return Err(FsError::NotPermitted);
@@ -186,7 +192,7 @@ impl Core {
     ) -> Result<Entry, FsError> {
         let name = self.name(name)?;
         self.change(|state| {
-            let parent = self.writable_dir(state, caller, parent)?;
+            let parent = self.writable_dir(state, caller, parent, &name)?;
             if self.find(state, parent, &name)?.is_some() {
                 return Err(FsError::Exists);
             }
@@ -236,7 +242,7 @@ impl Core {
             return Err(FsError::NameTooLong);
         }
         self.change(|state| {
-            let dir = self.writable_dir(state, caller, parent)?;
+            let dir = self.writable_dir(state, caller, parent, &name)?;
             if self.find(state, dir, &name)?.is_some() {
                 return Err(FsError::Exists);
             }
@@ -253,10 +259,24 @@ impl Core {
         })
     }
 
+    /// Makes a hard link, which no drive keeps.
+    pub fn link(&self, parent: u64) -> Result<Entry, FsError> {
+        self.refuse_past(parent)?;
+        Err(FsError::NotPermitted)
+    }
+
+    fn refuse_past(&self, parent: u64) -> Result<(), FsError> {
+        if self.is_past(parent) { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
     /// Where a link points.
     pub fn readlink(&self, ino: u64) -> Result<Vec<u8>, FsError> {
         match self.state().table.get(ino).map(|node| &node.kind) {
             Some(NodeKind::Symlink(link)) => Ok(link.value.lock().target.clone()),
+            Some(NodeKind::Past(past)) => match &past.kind {
+                PastKind::Symlink(link) => Ok(link.target.clone()),
+                PastKind::Dir(_) | PastKind::File(..) => Err(FsError::Invalid),
+            },
             Some(_) => Err(FsError::Invalid),
             None => Err(FsError::Stale),
         }
@@ -266,7 +286,7 @@ impl Core {
     pub fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
         let name = self.name_there(name)?;
         self.change(|state| {
-            let dir = self.writable_dir(state, caller, parent)?;
+            let dir = self.writable_dir(state, caller, parent, &name)?;
             let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
             if matches!(found.kind, NodeKind::Dir(_)) {
                 return Err(FsError::IsDir);
@@ -290,7 +310,7 @@ impl Core {
                 link.times.lock().ctime = now;
                 return;
             }
-            NodeKind::Dir(_) => return,
+            NodeKind::Dir(_) | NodeKind::Past(_) => return,
         };
         let mut meta = file.meta.lock();
         meta.place = None;
@@ -305,7 +325,7 @@ impl Core {
     pub fn rmdir(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
         let name = self.name_there(name)?;
         self.change(|state| {
-            let parent = self.writable_dir(state, caller, parent)?;
+            let parent = self.writable_dir(state, caller, parent, &name)?;
             let found = self.find(state, parent, &name)?.ok_or(FsError::NotFound)?;
             let NodeKind::Dir(dir) = found.kind else { return Err(FsError::NotDir) };
             if !self.is_empty(state, dir)? {

@@ -16,8 +16,9 @@ use super::{Core, Entry};
 use crate::attr::{Caller, Kind};
 use crate::drafts::{DraftValue, Key};
 use crate::error::FsError;
-use crate::handles::Listed;
+use crate::handles::{Listable, Listed};
 use crate::inode::Table;
+use crate::past::{HISTORY, SNAPSHOTS};
 
 /// Published names asked for in one go.
 const LIST_PAGE: usize = 1024;
@@ -38,15 +39,19 @@ pub struct DirEntry {
 impl Core {
     /// Opens a directory.
     pub fn opendir(&self, caller: Caller, ino: u64) -> Result<u64, FsError> {
-        let dir = {
+        let what = {
             let state = self.state();
-            let dir = state.dir_of(ino)?;
-            if caller.uid != 0 && !self.config.kernel_checks() {
-                self.may(caller, self.dir_attr(&state, dir)?.mode, 0o4)?;
+            if let Some(past) = state.past_of(ino) {
+                Listable::Past(past.id.clone())
+            } else {
+                let dir = state.dir_of(ino)?;
+                if caller.uid != 0 && !self.config.kernel_checks() {
+                    self.may(caller, self.dir_attr(&state, dir)?.mode, 0o4)?;
+                }
+                Listable::Dir(dir)
             }
-            dir
         };
-        self.handles.add_dir(ino, dir)
+        self.handles.add_dir(ino, what)
     }
 
     /// Closes a directory.
@@ -67,7 +72,10 @@ impl Core {
             match &*listing {
                 Some(made) if offset > 0 => made.clone(),
                 _ => {
-                    let made = Arc::new(self.list(handle.ino, handle.dir)?);
+                    let made = Arc::new(match &handle.what {
+                        Listable::Dir(dir) => self.list(handle.ino, *dir)?,
+                        Listable::Past(id) => self.list_past(handle.ino, id)?,
+                    });
                     *listing = Some(made.clone());
                     made
                 }
@@ -90,9 +98,13 @@ impl Core {
         offset: u64,
         mut take: impl FnMut(&DirEntry, &Entry) -> bool,
     ) -> Result<(), FsError> {
-        let dir = self.handles.dir(handle)?.dir;
+        let what = self.handles.dir(handle)?.what.clone();
         let mut failed = None;
-        self.readdir(handle, offset, |entry| match self.take_plus(dir, entry, &mut take) {
+        let mut take_one = |entry: &DirEntry| match &what {
+            Listable::Dir(dir) => self.take_plus(*dir, entry, &mut take),
+            Listable::Past(id) => self.take_past(id, entry, &mut take),
+        };
+        self.readdir(handle, offset, |entry| match take_one(entry) {
             Ok(more) => more,
             Err(error) => {
                 failed = Some(error);
@@ -167,6 +179,13 @@ impl Core {
         }
         for (key, name, kind) in drafted {
             names.insert(key, (name, kind));
+        }
+        if self.config.show_virtual && dir == DirId::ROOT {
+            for name in
+                [SNAPSHOTS, HISTORY].into_iter().filter_map(|name| EntryName::new(name).ok())
+            {
+                names.entry(Key::new(dir, &name)).or_insert((name, Some(Kind::Dir)));
+            }
         }
         let state = self.state();
         let dot = |name: &str, ino| Listed { name: name.into(), kind: Kind::Dir, ino };

@@ -64,6 +64,9 @@ pub struct Opened {
 impl Core {
     /// Opens a file.
     pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
+        if let Some(past) = self.past(ino) {
+            return self.open_past(caller, &past, flags);
+        }
         if access_of(flags).1 || truncates(flags) {
             self.check_role()?;
         }
@@ -81,7 +84,7 @@ impl Core {
                     file.clone()
                 }
                 Some(NodeKind::Dir(_)) => return Err(FsError::IsDir),
-                Some(NodeKind::Symlink(_)) => return Err(FsError::Invalid),
+                Some(NodeKind::Symlink(_) | NodeKind::Past(_)) => return Err(FsError::Invalid),
                 None => return Err(FsError::Stale),
             }
         };
@@ -625,7 +628,7 @@ fn truncates(flags: i32) -> bool {
 }
 
 /// Whether open flags allow reading and writing.
-fn access_of(flags: i32) -> (bool, bool) {
+pub(crate) fn access_of(flags: i32) -> (bool, bool) {
     match OFlags::from_bits_retain(flags as u32) & OFlags::RWMODE {
         OFlags::WRONLY => (false, true),
         OFlags::RDWR => (true, true),

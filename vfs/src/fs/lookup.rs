@@ -44,8 +44,15 @@ impl Core {
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
         let name = self.name_there(name)?;
         let mut state = self.state();
+        if let Some(past) = state.past_of(parent) {
+            drop(state);
+            return self.lookup_past(&past, &name);
+        }
         let dir = state.dir_of(parent)?;
-        let found = self.find(&mut state, dir, &name)?.ok_or(FsError::NotFound)?;
+        let found = match self.find(&mut state, dir, &name)? {
+            Some(found) => found,
+            None => self.find_top(&mut state, dir, &name).ok_or(FsError::NotFound)?,
+        };
         let entry = self.entry(&state, &found)?;
         state.table.told(found.ino);
         Ok(entry)
@@ -185,6 +192,7 @@ impl Core {
         let ino = match &kind {
             NodeKind::File(file) => file.ino,
             NodeKind::Symlink(link) => link.ino,
+            NodeKind::Past(past) => return Found { ino: past.ino, kind, lasting },
             NodeKind::Dir(dir) => match state.table.dir_ino(*dir) {
                 Some(ino) => {
                     state.table.attach(ino, key);
@@ -245,6 +253,7 @@ impl Core {
             NodeKind::File(file) => Ok(file.meta.lock().below.clone()),
             NodeKind::Symlink(link) => Ok(link.below.lock().clone()),
             NodeKind::Dir(_) => self.below(dir, name),
+            NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -334,6 +343,7 @@ impl Core {
                     ctime: times.ctime,
                 })
             }
+            NodeKind::Past(past) => Ok(self.past_attr(past)),
             NodeKind::Dir(dir) => {
                 let attr = self.dir_attr(state, *dir)?;
                 let local = state.dir_times.get(dir).copied();

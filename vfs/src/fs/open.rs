@@ -109,6 +109,7 @@ pub(super) fn recovered(
         stopping: false.into(),
         opened,
         left: Mutex::new(left),
+        listings: super::past::Listings::default(),
     };
     if recovered.cut {
         tracing::warn!(

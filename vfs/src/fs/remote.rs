@@ -43,6 +43,10 @@ struct Waiting {
     everything: bool,
     nudged: bool,
     closed: bool,
+    /// How much was ever put in, taken out, and told to the kernel.
+    pushed: u64,
+    taken: u64,
+    told: u64,
 }
 
 /// What waits to be told to the kernel.
@@ -50,11 +54,13 @@ struct Waiting {
 pub(crate) struct StaleQueue {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+    told: Condvar,
 }
 
 impl StaleQueue {
     fn push(&self, stale: Stale) {
         let mut waiting = self.waiting.lock();
+        waiting.pushed += 1;
         if waiting.everything {
             return;
         }
@@ -76,6 +82,7 @@ impl StaleQueue {
     pub(crate) fn close(&self) {
         self.waiting.lock().closed = true;
         self.arrived.notify_all();
+        self.told.notify_all();
     }
 }
 
@@ -109,7 +116,7 @@ impl Core {
             |name: &str| Stale::Name { parent: parent.unwrap_or(0), name: name.to_owned() };
         let spelled = match &kind {
             NodeKind::File(file) => file.meta.lock().place.as_ref().map(|p| p.name.clone()),
-            NodeKind::Dir(_) | NodeKind::Symlink(_) => None,
+            NodeKind::Dir(_) | NodeKind::Symlink(_) | NodeKind::Past(_) => None,
         };
         let view = match self.tree.lookup(dir, &register.name) {
             Ok(view) => view,
@@ -157,16 +164,21 @@ impl Core {
     pub fn next_stale(&self, bound: Duration) -> Option<Vec<Stale>> {
         let until = Instant::now() + bound;
         let mut waiting = self.stale.waiting.lock();
+        // Who asks again has told what it took.
+        waiting.told = waiting.taken;
+        self.stale.told.notify_all();
         loop {
             if waiting.closed {
                 return None;
             }
             if waiting.everything {
                 waiting.everything = false;
+                waiting.taken = waiting.pushed;
                 drop(waiting);
                 return Some(self.everything());
             }
             if !waiting.queue.is_empty() {
+                waiting.taken = waiting.pushed;
                 return Some(waiting.queue.drain(..).collect());
             }
             if std::mem::take(&mut waiting.nudged) {
@@ -174,6 +186,18 @@ impl Core {
             }
             if self.stale.arrived.wait_until(&mut waiting, until).timed_out() {
                 return Some(Vec::new());
+            }
+        }
+    }
+
+    /// Waits, at most `bound`, until the kernel was told of everything that has changed so far.
+    pub fn wait_told(&self, bound: Duration) {
+        let until = Instant::now() + bound;
+        let mut waiting = self.stale.waiting.lock();
+        let goal = waiting.pushed;
+        while waiting.told < goal && !waiting.closed {
+            if self.stale.told.wait_until(&mut waiting, until).timed_out() {
+                return;
             }
         }
     }

@@ -71,8 +71,8 @@ impl Core {
             self.keep_save_of_another(caller, &file)?;
         }
         let published = self.change(|state| {
-            let from_dir = self.writable_dir(state, caller, from.0)?;
-            let to_dir = self.writable_dir(state, caller, to.0)?;
+            let from_dir = self.writable_dir(state, caller, from.0, &from_name)?;
+            let to_dir = self.writable_dir(state, caller, to.0, &to_name)?;
             let source = self.find(state, from_dir, &from_name)?.ok_or(FsError::NotFound)?;
             let target = self.find(state, to_dir, &to_name)?;
             let ends = Ends { from: (from_dir, from_name.clone()), to: (to_dir, to_name.clone()) };
@@ -187,6 +187,7 @@ impl Core {
                 let draft = state.drafts.get(key).map(|draft| draft.value.clone());
                 draft.ok_or(FsError::IsDir)
             }
+            NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -221,6 +222,7 @@ impl Core {
             NodeKind::Dir(dir) => {
                 state.dir_changed(*dir, self.clock.wall());
             }
+            NodeKind::Past(_) => {}
         }
     }
 

@@ -16,6 +16,8 @@ use vfs::attr::Caller;
 use vfs::fs::Wait;
 use vfs::{Clock, Config, Fs, SealError, Sealer, StateError, Submit, Tree};
 
+mod past;
+
 pub const ROOT: u64 = vfs::fs::ROOT_INO;
 pub const ME: Caller = Caller { uid: 0, gid: 0, tid: 1 };
 
@@ -54,6 +56,12 @@ struct Published {
     attrs: HashMap<DirId, DirAttr>,
     entries: u64,
     batches: Vec<Vec<Op>>,
+    /// When each batch was published.
+    times: Vec<u64>,
+    now_ms: u64,
+    /// Name, number of the last entry, time.
+    snapshots: Vec<(String, u64, u64)>,
+    arriving: Option<String>,
     /// What the root showed after each batch.
     roots: Vec<BTreeMap<String, Head>>,
     failing: bool,
@@ -233,6 +241,7 @@ impl Published {
             self.apply(op, *id);
         }
         self.batches.push(ops);
+        self.times.push(self.now_ms);
         let root = self.view(DirId::ROOT).into_iter().map(|node| {
             let head = match node.kind {
                 ViewKind::File(file) => Head::Value(Value::File(file)),

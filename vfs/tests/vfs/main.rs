@@ -20,4 +20,5 @@ mod files;
 mod mounts;
 mod names;
 mod owners;
+mod past;
 mod remote;

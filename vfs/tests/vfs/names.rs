@@ -273,7 +273,7 @@ fn attributes_replicate_and_bits_that_may_not_are_left_out() {
     ));
     assert_eq!(world.fs().getxattr(file, b"user.atelier.state").unwrap(), b"draft");
     world.pass(100);
-    assert_eq!(world.fs().getxattr(file, b"user.atelier.state").unwrap(), b"published");
+    assert_eq!(world.fs().getxattr(file, b"user.atelier.state").unwrap(), b"official");
     assert_eq!(world.fs().listxattr(file).unwrap(), [b"user.note".to_vec()]);
     let node = world.drive.at("d/f").unwrap();
     let version = node.version.to_string().into_bytes();

@@ -1,0 +1,161 @@
+//! The state's facts, seen as if only the entries of one set had arrived.
+//!
+//! Leaves out: which set ([`super::moment`]); everything derived, which is worked out anew.
+//!
+//! Invariants:
+//! - of an entry outside the set nothing is seen: neither it, nor its versions, nor what they replace;
+//! - an entry's lateness and standing, and whether a move was skipped, are what the set alone says;
+//! - tables of derived records read as empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use crate::error::StateError;
+use crate::hlc::Hlc;
+use crate::id::{EntryId, VersionId};
+use crate::kv::{KvRead, Visit, prefix_end};
+use crate::member::Members;
+use crate::records::{
+    EntryRec, LateRun, VersionRec, corrupt, decode, key, load_entry, table, version_at_end,
+};
+
+/// A set of entries closed under what they have seen: the last position in each lane.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Cut(pub(super) BTreeMap<u32, u32>);
+
+impl Cut {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn holds(&self, lane: u32, pos: u32) -> bool {
+        self.0.get(&lane).is_some_and(|last| pos <= *last)
+    }
+}
+
+/// Facts of the entries in a cut, with everything but their authors' standing.
+pub(super) struct Entries<'a> {
+    pub(super) kv: &'a dyn KvRead,
+    pub(super) cut: &'a Cut,
+}
+
+/// Facts of the entries in a cut.
+pub(super) struct Facts<'a> {
+    pub(super) entries: Entries<'a>,
+    pub(super) members: &'a Members,
+    /// Versions of moves that did not apply.
+    pub(super) skipped: &'a BTreeSet<VersionId>,
+}
+
+impl Entries<'_> {
+    fn entry(&self, id: &EntryId) -> Result<Option<EntryRec>, StateError> {
+        let Some(mut rec) = load_entry(self.kv, id)? else { return Ok(None) };
+        if !self.cut.holds(rec.lane, rec.pos) {
+            return Ok(None);
+        }
+        if rec.late.is_some() {
+            rec.late = self.late(&rec)?;
+        }
+        Ok(Some(rec))
+    }
+
+    /// Hlc of the first entry of the set that names `rec` late.
+    fn late(&self, rec: &EntryRec) -> Result<Option<Hlc>, StateError> {
+        let prefix = key(table::LATE, &[rec.device.as_bytes()]);
+        let mut found = None;
+        self.kv.scan(&prefix, &prefix_end(&prefix), &mut |row, value| {
+            let by = row.get(prefix.len()..).and_then(|rest| {
+                let (hlc, rest) = rest.split_first_chunk::<8>()?;
+                let (lane, rest) = rest.split_first_chunk::<4>()?;
+                let pos = rest.first_chunk::<4>()?;
+                let hlc = Hlc::from_raw(u64::from_be_bytes(*hlc));
+                Some((hlc, u32::from_be_bytes(*lane), u32::from_be_bytes(*pos)))
+            });
+            let (hlc, lane, pos) = by.ok_or_else(|| corrupt(row))?;
+            let runs: Vec<LateRun> = decode(row, value)?;
+            let names =
+                |run: &LateRun| run.lane == rec.lane && (run.first..=run.last).contains(&rec.pos);
+            if self.cut.holds(lane, pos) && runs.iter().any(names) {
+                found = Some(hlc);
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    fn holds(&self, version: &VersionId) -> Result<bool, StateError> {
+        let rec = load_entry(self.kv, &version.entry)?;
+        Ok(rec.is_some_and(|rec| self.cut.holds(rec.lane, rec.pos)))
+    }
+}
+
+fn encode<T: serde::Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, StateError> {
+    postcard::to_allocvec(value).map_err(|_| corrupt(key))
+}
+
+fn entry_of(key: &[u8]) -> Option<EntryId> {
+    key.get(1..)?.first_chunk::<32>().map(|id| EntryId::from_bytes(*id))
+}
+
+impl KvRead for Entries<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        match (key.first().copied(), entry_of(key)) {
+            (Some(table::ENTRY), Some(id)) => {
+                self.entry(&id)?.map(|rec| encode(key, &rec)).transpose()
+            }
+            (Some(table::VERSION), Some(_)) => match self.holds(&version_at_end(key)?)? {
+                true => self.kv.get(key),
+                false => Ok(None),
+            },
+            (Some(table::CLOCK | table::MOVE_KEPT), _) => self.kv.get(key),
+            _ => Ok(None),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StateError> {
+        let of_versions = [
+            table::VERSION,
+            table::REG_VERSION,
+            table::SUPERSEDE,
+            table::DIR_ATTR,
+            table::MEMBER_OP,
+            table::MOVE_KEPT,
+            table::SNAPSHOT,
+        ];
+        if !from.first().is_some_and(|table| of_versions.contains(table)) {
+            return Ok(());
+        }
+        self.kv.scan(from, to, &mut |row, value| match self.holds(&version_at_end(row)?)? {
+            true => visit(row, value),
+            false => Ok(ControlFlow::Continue(())),
+        })
+    }
+}
+
+impl KvRead for Facts<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        match (key.first().copied(), entry_of(key)) {
+            (Some(table::ENTRY), Some(id)) => {
+                let Some(mut rec) = self.entries.entry(&id)? else { return Ok(None) };
+                rec.standing = self.members.standing(&self.entries, &rec)?;
+                encode(key, &rec).map(Some)
+            }
+            (Some(table::VERSION), Some(_)) => {
+                let Some(bytes) = self.entries.get(key)? else { return Ok(None) };
+                let mut rec: VersionRec = decode(key, &bytes)?;
+                let skipped = self.skipped.contains(&version_at_end(key)?);
+                if rec.skipped == skipped {
+                    return Ok(Some(bytes));
+                }
+                rec.skipped = skipped;
+                encode(key, &rec).map(Some)
+            }
+            _ => self.entries.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StateError> {
+        self.entries.scan(from, to, visit)
+    }
+}
