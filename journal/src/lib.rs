@@ -9,6 +9,7 @@
 //! kv, records                          the materialised state: an ordered map and its rows
 //! chain, member, placement, register, conflict -> fold    entries in, state out
 //! tree -> view                         looking at the state
+//! retention                            which versions keep their bytes
 //! replica                              which entries may come in, and which wait
 //! log, state -> journal                the shell: disk, locks, one sync for many
 //! ```
@@ -37,6 +38,7 @@ pub mod member;
 pub mod name;
 pub mod op;
 pub mod order;
+pub mod retention;
 pub mod signed;
 pub mod state;
 pub mod view;
@@ -45,13 +47,14 @@ pub use chain::{Frontier, Tip};
 pub use error::{AppendError, CreateError, InviteError, OpenError, RefuseReason, StateError};
 pub use id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 pub use journal::{
-    Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Received, Refusal,
-    SnapshotInfo, VerifyReport,
+    Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
+    Received, Refusal, Retention, SnapshotInfo, VerifyReport,
 };
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};
 pub use op::{Op, Role, Value};
 pub use records::LogPos;
+pub use retention::Policy;
 pub use signed::Signer;
-pub use tree::ContentCursor;
+pub use tree::{ContentCursor, Named};
 pub use view::{Conflict, DirNode, HistoryVersion, Standing, ViewKind, ViewNode};

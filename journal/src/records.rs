@@ -19,7 +19,7 @@ use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xatt
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 1;
+pub(crate) const STATE_FORMAT: u32 = 2;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {
@@ -77,8 +77,10 @@ pub(crate) mod table {
     pub(crate) const UNFIT: u8 = b'i';
     /// device -> number of its entries with operations its role does not allow
     pub(crate) const BEYOND: u8 = b'b';
-    /// contents, newest first
+    /// contents with the entries that name them, newest first
     pub(crate) const CONTENT: u8 = b'c';
+    /// days (UTC, from 1970) with an entry
+    pub(crate) const DAY: u8 = b'y';
     /// named snapshots
     pub(crate) const SNAPSHOT: u8 = b'Z';
     /// lane -> last position another device is known to hold

@@ -5,6 +5,7 @@
 //! create  new files, directories, links; removing               rename   moving, exchanging
 //! io      open, read, write, finish, fsync                      attrs    attributes, xattrs, statfs
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
+//! in_use  what must not be collected
 //! ```
 //!
 //! Leaves out: kernels ([`crate::fuse`]), the network, the journal's rules.
@@ -43,6 +44,7 @@ use crate::traits::{Clock, Submit, Tree};
 mod attrs;
 mod create;
 mod dirs;
+mod in_use;
 mod io;
 mod lookup;
 mod open;

@@ -11,3 +11,4 @@ mod forge;
 mod members;
 mod oracle;
 mod recovery;
+mod retention;

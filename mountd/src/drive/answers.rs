@@ -78,6 +78,9 @@ impl Drive {
                 .collect(),
             notices,
             members,
+            store_bytes: self.store.usage().stored_bytes,
+            policy: self.policy_row(),
+            last_gc: self.collected.row(),
         }
     }
 
@@ -142,6 +145,7 @@ impl Drive {
             Found::Nothing(register) => register,
         };
         let versions = self.journal.history(register.dir, &register.name)?;
+        let mut rules = None;
         let rows: Vec<HistoryRow> = versions
             .into_iter()
             .filter_map(|v| {
@@ -157,6 +161,7 @@ impl Drive {
                     device: v.author.to_string(),
                     size,
                     official: v.standing == HistoryStanding::Official,
+                    gone: self.is_gone(&v, &mut rules),
                 })
             })
             .collect();
