@@ -204,7 +204,7 @@ impl Index {
         match &mut *self.table.write() {
             Some(Table::Memory { chunks, packs }) => {
                 for (key, location) in batch.sorted() {
-                    prepend(chunks.entry(key).or_default(), location);
+                    insert(chunks.entry(key).or_default(), location);
                 }
                 packs.extend(&batch.packs);
                 return Ok(());
@@ -216,6 +216,37 @@ impl Index {
         match &*self.table.read() {
             Some(Table::Lmdb(lmdb)) => lmdb.write(batch),
             _ => Ok(()),
+        }
+    }
+
+    /// Forgets a pack and the records in it, which are those of `ids`. The pack is one that gets no more records.
+    pub(crate) fn forget(&self, pack: u32, ids: &[ChunkId]) -> Result<(), PathError> {
+        self.flush()?;
+        let _turn = self.flushing.lock();
+        {
+            let mut pending = self.pending.write();
+            pending.fresh.packs.remove(&pack);
+            for id in ids {
+                if pending.fresh.chunks.get(id).is_some_and(|location| location.pack == pack) {
+                    pending.fresh.chunks.remove(id);
+                }
+            }
+        }
+        match &mut *self.table.write() {
+            Some(Table::Lmdb(lmdb)) => lmdb.forget(pack, ids),
+            Some(Table::Memory { chunks, packs }) => {
+                packs.remove(&pack);
+                for id in ids {
+                    if let Some(list) = chunks.get_mut(&prefix(id)) {
+                        list.retain(|location| location.pack != pack);
+                        if list.is_empty() {
+                            chunks.remove(&prefix(id));
+                        }
+                    }
+                }
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -249,10 +280,11 @@ pub(crate) fn prefix(id: &ChunkId) -> Prefix {
     id.as_bytes().first_chunk().copied().unwrap_or_default()
 }
 
-/// Puts a record before the older candidates.
-fn prepend(list: &mut Vec<Location>, location: Location) {
+/// Puts a record before the older candidates: those in earlier packs, or before it in its own.
+fn insert(list: &mut Vec<Location>, location: Location) {
     if !list.contains(&location) {
-        list.insert(0, location);
+        let age = |location: &Location| (location.pack, location.offset);
+        list.insert(list.partition_point(|other| age(other) > age(&location)), location);
         list.truncate(CANDIDATES_MAX);
     }
 }

@@ -37,6 +37,9 @@ pub use id::{ChunkId, ContentId, ContentKind, IdKey};
 pub use missing::{MissingChunks, missing_chunks};
 pub use reader::{ChunkSource, Content, Reader};
 pub use rewrite::{Edits, Written, rewrite};
-pub use store::{Config, ScrubReport, ScrubStep, Store, Usage};
+pub use store::{
+    Collector, Config, GcError, Hold, ScrubReport, ScrubStep, Stopped, Store, Sweep, SweepStep,
+    Swept, Usage,
+};
 pub use stored::StoredChunk;
 pub use writer::Writer;

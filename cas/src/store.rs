@@ -4,9 +4,10 @@
 //! store ─► append: the active pack     commit: durable, sealed       recover: open, rebuild
 //!          packs: files and scans      quarantine: known-bad chunks  scrub: verify all
 //!          space: the reserve          pool: worker threads          marker: how it was stopped
+//!          pins: what is in use        gc: giving back the rest
 //! ```
 //!
-//! Leaves out: garbage collection; locking the directory against other processes (the daemon does).
+//! Leaves out: locking the directory against other processes (the daemon does).
 //!
 //! Invariants:
 //! - what [`Store::get`] gives hashes to its id; what does not is quarantined and no longer counts as present;
@@ -34,8 +35,10 @@ use crate::writer::Writer;
 
 mod append;
 mod commit;
+mod gc;
 mod marker;
 mod packs;
+mod pins;
 mod pool;
 mod quarantine;
 mod recover;
@@ -43,6 +46,9 @@ mod scrub;
 mod space;
 
 pub(crate) use append::{Encoded, Room, encode};
+pub use gc::{Collector, GcError, Stopped, Sweep, SweepStep, Swept};
+pub use pins::Hold;
+pub(crate) use pins::{Relied, Unfinished};
 pub use scrub::{ScrubReport, ScrubStep};
 
 /// How and where a store is opened.
@@ -86,6 +92,9 @@ pub(crate) struct Inner {
     commits: Mutex<u64>,
     // Held while a footer is written.
     sealing: Mutex<()>,
+    // Held by whoever relies on no pack going away: while a pack is removed, or read through as a whole.
+    upkeep: Mutex<()>,
+    pins: pins::Pins,
     // Signalled when a full pack has been sealed or given up; belongs to `appender`.
     sealed: Condvar,
     quarantine: quarantine::Quarantine,
@@ -266,15 +275,25 @@ impl Inner {
         WriteError::ReadOnly { path }
     }
 
-    /// Whether a chunk is here: its full id stands in a record, and it is not quarantined.
-    pub(crate) fn present(&self, id: &ChunkId) -> Result<bool, PathError> {
+    /// What is in use.
+    pub(crate) fn pins(&self) -> &pins::Pins {
+        &self.pins
+    }
+
+    /// Whether a chunk is here: its full id stands in a record, and it is not quarantined. See [`pins`] for who may
+    /// ask.
+    fn is_here(&self, id: &ChunkId) -> Result<bool, PathError> {
         if self.quarantine.contains(id) {
             return Ok(false);
         }
-        if self.index.recent(id).is_some() {
+        let recent = || self.index.recent(id).is_some_and(|at| !self.files.is_gone(at.pack));
+        if recent() {
             return Ok(true);
         }
         for candidate in self.index.candidates(id)? {
+            if self.files.is_gone(candidate.pack) {
+                continue;
+            }
             let mut header = [0; RECORD_HEADER_LEN];
             let read = self
                 .files
@@ -292,7 +311,7 @@ impl Inner {
             }
         }
         // Written while the candidates were looked at.
-        Ok(self.index.recent(id).is_some())
+        Ok(recent())
     }
 
     /// The chunk, verified, in both forms.
@@ -305,7 +324,7 @@ impl Inner {
         }
         let mut found_bad = false;
         let mut tried = Vec::new();
-        // Twice, because a flush or a rescue may move the chunk to a place that was looked at before.
+        // Twice, because a flush, a rescue or a collection may move the chunk meanwhile.
         for _ in 0..2 {
             let candidates = match self.index.recent(id) {
                 Some(location) => vec![location],
@@ -345,6 +364,8 @@ impl Inner {
             .and_then(|file| file.read_at(location.offset.into(), &mut record));
         match read {
             Ok(()) => {}
+            // Collected since its place was looked up; what was needed of it is elsewhere.
+            Err(_) if self.files.is_gone(location.pack) => return Ok(None),
             Err(error) if damaged(&error) => return Ok(Some(Err(()))),
             Err(error) => return Err(self.pack_error(location.pack, "read", error)),
         }

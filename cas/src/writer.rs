@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crate::chunker::Class;
 use crate::error::{ReadError, WriteError};
 use crate::reader::Content;
-use crate::store::Inner;
+use crate::store::{Hold, Inner};
 
 mod pipeline;
 
@@ -108,8 +108,19 @@ impl Writer {
         Ok(wanted)
     }
 
-    /// Ends the content. All its chunks are stored, not yet synced.
+    /// [`Self::finish`], and no collection comes between the end and the hold.
+    pub fn finish_held(mut self) -> Result<Hold, WriteError> {
+        let content = self.end()?;
+        Ok(self.pipeline.hold(content))
+    }
+
+    /// Ends the content. All its chunks are stored, not yet synced. Whoever keeps the answer where a collection does not
+    /// look wants [`Self::finish_held`].
     pub fn finish(mut self) -> Result<Content, WriteError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Content, WriteError> {
         for chunk in self.rest() {
             self.pipeline.push(Item::Data(chunk))?;
         }

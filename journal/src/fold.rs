@@ -23,6 +23,7 @@ use crate::records::{
     corrupt, key, load_dir, load_entry, load_meta, load_register, load_version, op_key, store,
     table, version_at_end,
 };
+use crate::retention::day_of;
 use crate::signed::VerifiedEntry;
 
 mod late;
@@ -118,6 +119,7 @@ impl<'a> Fold<'a> {
         let body = entry.entry();
         let mut rec = chain::link(self.kv, &mut self.meta, id, body, at)?;
         self.put_entry(&rec, entry)?;
+        self.kv.put(&key(table::DAY, &[&day_of(body.hlc.ms()).to_be_bytes()]), &[])?;
         let mut moved = BTreeSet::new();
         for start in &body.late {
             moved.extend(self.make_late(start, &rec)?);

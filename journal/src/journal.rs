@@ -13,9 +13,11 @@ mod acks;
 mod commit;
 mod look;
 mod open;
+mod retain;
 mod split;
 
 pub use open::Opened;
+pub use retain::{Arrivals, Place, Reach, Retention};
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

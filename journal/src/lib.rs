@@ -10,6 +10,7 @@
 //! chain, member, placement, register, conflict -> fold    entries in, state out
 //! tree -> view                         looking at the state
 //! past                                 looking at the state as it was
+//! retention                            which versions keep their bytes
 //! replica                              which entries may come in, and which wait
 //! log, state -> journal                the shell: disk, locks, one sync for many
 //! ```
@@ -39,6 +40,7 @@ pub mod name;
 pub mod op;
 pub mod order;
 pub mod past;
+pub mod retention;
 pub mod signed;
 pub mod state;
 pub mod view;
@@ -47,14 +49,15 @@ pub use chain::{Frontier, Tip};
 pub use error::{AppendError, CreateError, InviteError, OpenError, RefuseReason, StateError};
 pub use id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 pub use journal::{
-    Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Received, Refusal,
-    SnapshotInfo, VerifyReport,
+    Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
+    Received, Refusal, Retention, SnapshotInfo, VerifyReport,
 };
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};
 pub use op::{Op, Role, Value};
 pub use past::{Moment, Past};
 pub use records::LogPos;
+pub use retention::Policy;
 pub use signed::Signer;
-pub use tree::ContentCursor;
+pub use tree::{ContentCursor, Named};
 pub use view::{Conflict, DirNode, HistoryVersion, Once, OnceNode, Standing, ViewKind, ViewNode};

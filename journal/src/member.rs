@@ -1,5 +1,7 @@
 //! Who belongs to the drive, with which role, and which of a device's entries count.
 //!
+//! What owners say about keeping versions is folded with them, because it stands and falls with their role.
+//!
 //! Leaves out: what roles mean for single operations ([`crate::op::Op::needs`]).
 //!
 //! Invariants:
@@ -21,6 +23,7 @@ use crate::order::OrderKey;
 use crate::records::{
     EntryRec, What, corrupt, load, load_entry, load_version, table, version_at_end,
 };
+use crate::retention::Reign;
 use crate::signed;
 
 /// What every admission proof begins with.
@@ -95,6 +98,8 @@ pub(crate) struct Members {
     pub(crate) list: Vec<MemberState>,
     pub(crate) invites: Vec<InviteState>,
     pub(crate) drive_name: String,
+    /// What owners said about keeping versions, in the drive's order.
+    pub(crate) reigns: Vec<Reign>,
 }
 
 struct Act {
@@ -257,6 +262,10 @@ impl Members {
             }
             Op::SetRole { device, role, frontier } => {
                 self.change(kv, act, device, frontier, Some(*role))?;
+            }
+            Op::Retain(policy) => {
+                let from_ms = act.key.0.published.ms();
+                self.reigns.push(Reign { from_ms, policy: *policy });
             }
             Op::Rename { what: Named::Drive, name } => self.drive_name.clone_from(name),
             Op::Rename { what: Named::Device(device), name } => {

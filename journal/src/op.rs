@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
 use crate::name::EntryName;
+use crate::retention::Policy;
 
 /// Longest symlink target, bytes.
 pub const SYMLINK_LEN_MAX: usize = 4095;
@@ -281,6 +282,8 @@ pub enum Op {
         /// The name.
         name: String,
     },
+    /// Says how long versions are kept that were replaced; the latest order key holds.
+    Retain(Policy),
 }
 
 /// Which limit an operation breaks.
@@ -436,7 +439,7 @@ impl Op {
                 check_label(name)
             }
             Op::Remove { frontier, .. } | Op::SetRole { frontier, .. } => check_frontier(frontier),
-            Op::Invite { .. } => Ok(()),
+            Op::Invite { .. } | Op::Retain(_) => Ok(()),
         }
     }
 
@@ -448,6 +451,7 @@ impl Op {
             | Op::Invite { .. }
             | Op::Remove { .. }
             | Op::SetRole { .. }
+            | Op::Retain(_)
             | Op::Rename { what: Named::Drive, .. } => Role::Owner,
             _ => Role::Editor,
         }

@@ -77,8 +77,10 @@ pub(crate) mod table {
     pub(crate) const UNFIT: u8 = b'i';
     /// device -> number of its entries with operations its role does not allow
     pub(crate) const BEYOND: u8 = b'b';
-    /// contents, newest first
+    /// contents with the entries that name them, newest first
     pub(crate) const CONTENT: u8 = b'c';
+    /// days (UTC, from 1970) with an entry
+    pub(crate) const DAY: u8 = b'y';
     /// named snapshots
     pub(crate) const SNAPSHOT: u8 = b'Z';
     /// device, hlc, place of an entry that names others late -> [`super::LateRun`]s

@@ -33,6 +33,15 @@ const HISTORY_MAX: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ContentCursor(Vec<u8>);
 
+/// A content and a version that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The bytes.
+    pub content: Content,
+    /// The version.
+    pub version: VersionId,
+}
+
 pub(crate) fn node(
     kv: &(impl KvRead + ?Sized),
     dir: DirId,
@@ -385,7 +394,7 @@ pub(crate) fn contents(
     kv: &(impl KvRead + ?Sized),
     after: Option<&ContentCursor>,
     limit: usize,
-) -> Result<(Vec<Content>, Option<ContentCursor>), StateError> {
+) -> Result<(Vec<Named>, Option<ContentCursor>), StateError> {
     let (mut out, mut last) = (Vec::new(), None);
     let prefix = [table::CONTENT];
     let from = after.map_or_else(|| prefix.to_vec(), |cursor| [cursor.0.as_slice(), &[0]].concat());
@@ -393,7 +402,10 @@ pub(crate) fn contents(
         return Ok((out, after.cloned()));
     }
     kv.scan(&from, &prefix_end(&prefix), &mut |k, value| {
-        out.push(decode::<Content>(k, value)?);
+        let (content, entry) = decode(k, value)?;
+        let index =
+            k.last_chunk::<4>().map(|b| u32::from_be_bytes(*b)).ok_or_else(|| corrupt(k))?;
+        out.push(Named { content, version: VersionId::new(entry, index) });
         if out.len() == limit {
             last = Some(ContentCursor(k.to_vec()));
             return Ok(ControlFlow::Break(()));

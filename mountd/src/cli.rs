@@ -12,6 +12,7 @@ mod completions;
 mod conflicts;
 mod duration;
 mod export;
+mod gc;
 mod history;
 mod invite;
 mod join;
@@ -81,6 +82,8 @@ enum Verb {
     Members(members::MembersArgs),
     /// Check every chunk and every link of the journal
     Verify(verify::VerifyArgs),
+    /// Give back the room of old versions that need not be kept
+    Gc(gc::GcArgs),
     /// A plain copy of the drive, for which no Atelier is needed
     Export(export::ExportArgs),
     /// Can this machine mount? Ports, keyring, FUSE, time
@@ -147,6 +150,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Verb::Conflicts(args) => conflicts::run(&data, args),
         Verb::Members(args) => members::run(&data, args),
         Verb::Verify(args) => verify::run(&data, args),
+        Verb::Gc(args) => gc::run(&data, args),
         Verb::Export(args) => export::run(&data, args),
         Verb::Doctor(args) => doctor::run(&data, args),
         Verb::Completions(_) | Verb::Demo(_) | Verb::Daemon { .. } => Ok(Exit::Ok),

@@ -10,6 +10,8 @@
 //! - contents are wanted from the entries that name them, never from a walk of the tree.
 
 mod answers;
+mod collecting;
+mod elsewhere;
 mod export;
 mod fetching;
 mod members;
@@ -57,6 +59,8 @@ pub struct Drive {
     online: Mutex<BTreeSet<DeviceId>>,
     /// Own entries nobody is known to hold.
     unacknowledged: peers::Unacknowledged,
+    elsewhere: elsewhere::Elsewhere,
+    collected: collecting::Collected,
     /// The device through which we joined, trusted until we are a member by our own journal.
     through: Option<DeviceId>,
     /// Moments of the past that were looked at lately.
@@ -82,12 +86,14 @@ impl Drive {
             signer,
             clock: SystemClock,
             mount: mount.to_owned(),
-            fetching,
             net: OnceLock::new(),
             fs: OnceLock::new(),
             notices: Mutex::new(Vec::new()),
             online: Mutex::new(BTreeSet::new()),
             unacknowledged,
+            elsewhere: elsewhere::Elsewhere::load(fetching.dir()),
+            collected: collecting::Collected::load(fetching.dir()),
+            fetching,
             through,
             moments: past::Moments::default(),
             may_write: AtomicBool::new(false),
@@ -170,6 +176,7 @@ impl Drive {
     /// Writes down what is complete and closes journal and store. Called last.
     pub fn close(&self) -> Result<(), CloseError> {
         self.fetching.save(self);
+        self.elsewhere.save();
         self.store.close()?;
         self.journal.close()?;
         Ok(())

@@ -28,9 +28,9 @@ mod socket;
 
 pub use client::Client;
 pub use message::{
-    ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, HistoryReport, HistoryRow,
-    LockRow, MemberRow, Notice, Progress, Request, Response, RestoreReport, Role, SnapshotRow,
-    StatusReport, SyncReport, Unit, VerifyReport, rfc3339,
+    ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, GcReport, GcRow,
+    HistoryReport, HistoryRow, LockRow, MemberRow, Notice, PolicyRow, Progress, Request, Response,
+    RestoreReport, Role, SnapshotRow, StatusReport, SyncReport, Unit, VerifyReport, rfc3339,
 };
 pub use server::Server;
 

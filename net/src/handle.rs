@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cas::{ChunkId, Content};
+use cas::{ChunkId, Content, ContentId};
 use journal::Frontier;
 use journal::id::DeviceId;
 use libp2p::Multiaddr;
@@ -142,6 +142,11 @@ impl Handle {
     /// These contents should be here.
     pub fn want(&self, contents: Vec<Content>, priority: Priority) {
         self.send(Input::Want(contents, priority));
+    }
+
+    /// These contents need not come any more.
+    pub fn unwant(&self, contents: Vec<ContentId>) {
+        self.send(Input::Unwant(contents));
     }
 
     fn send(&self, input: Input) {

@@ -75,6 +75,8 @@ pub trait JournalHost: Send + Sync + 'static {
     ) -> Result<(), AdmitError>;
     /// The largest frontier under which every content is held here; `None` if unknown or none.
     fn holds(&self) -> Option<Frontier>;
+    /// `by` holds, durably, every content it must under this frontier; nothing, if the frontier is empty.
+    fn they_hold(&self, by: DeviceId, frontier: &Frontier);
     /// `device`'s wall clock shows `wall_ms` now, milliseconds since 1970 (for the median of
     /// DESIGN 4.2).
     fn observe_clock(&self, device: DeviceId, wall_ms: u64);

@@ -84,6 +84,7 @@ enum Job {
     Acknowledged(Frontier),
     Prepare,
     Clock(u64),
+    TheyHold(Frontier),
     Collect { theirs: Frontier, bytes_max: usize, hold_back: HoldBack },
     Lookup(Vec<EntryId>),
     Probe(u64),
@@ -144,6 +145,10 @@ fn run_job(journal: &dyn JournalHost, peer: DeviceId, job: Job) -> Done {
         }
         Job::Clock(theirs_ms) => {
             journal.observe_clock(peer, theirs_ms);
+            Done::Nothing
+        }
+        Job::TheyHold(frontier) => {
+            journal.they_hold(peer, &frontier);
             Done::Nothing
         }
         Job::Prepare => {
@@ -345,6 +350,9 @@ impl Runner {
                 Effect::Acknowledged(frontier) => self.acknowledge(frontier),
                 Effect::Prepare => self.changes.waiting.push_back(Job::Prepare),
                 Effect::TheirClock(ms) => self.changes.waiting.push_back(Job::Clock(ms)),
+                Effect::TheyHold(frontier) => {
+                    self.changes.waiting.push_back(Job::TheyHold(frontier));
+                }
                 Effect::Collect { theirs, bytes_max, hold_back } => {
                     self.reads.waiting.push_back(Job::Collect { theirs, bytes_max, hold_back });
                 }

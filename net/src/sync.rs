@@ -57,6 +57,8 @@ pub enum Effect {
     Probe(u64),
     /// The peer says where it listens.
     TheyListen(Vec<Addr>),
+    /// The peer holds every content it must under this frontier, or takes that back. In order with `Receive`.
+    TheyHold(Frontier),
     /// The peer's wall clock at its greeting, ms since 1970.
     TheirClock(u64),
     /// The peer says where others are.
@@ -284,7 +286,10 @@ impl Session {
                 self.offer_seen = true;
                 self.prepare_if_offer_is_in();
             }
-            Message::Holds(frontier) => self.their_holds = Some(frontier),
+            Message::Holds(frontier) => {
+                self.effects.push_back(Effect::TheyHold(frontier.clone()));
+                self.their_holds = Some(frontier);
+            }
             Message::Addresses(list) => self.effects.push_back(Effect::OthersListen(list)),
             Message::Probe(token) => {
                 self.probing += 1;

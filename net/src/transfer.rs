@@ -35,6 +35,7 @@ use crate::wire::chunks::{Answer, encode_request};
 /// What the fetching task is told.
 pub(crate) enum Input {
     Want(Vec<Content>, Priority),
+    Unwant(Vec<ContentId>),
     Fetch(Vec<ChunkId>, oneshot::Sender<Result<(), FetchError>>),
     PeerUp { peer: DeviceId, session: u64, distance: u64, open: Opener },
     PeerDown { peer: DeviceId, session: u64 },
@@ -140,6 +141,7 @@ impl Fetcher {
         let now_ms = self.node.now_ms();
         match input {
             Input::Want(contents, priority) => self.scheduler.want(&contents, priority, now_ms),
+            Input::Unwant(contents) => self.scheduler.unwant(&contents, now_ms),
             Input::Fetch(ids, answer) => {
                 self.tickets.retain(|ticket, waiting| {
                     let waits = !waiting.is_closed();

@@ -640,6 +640,7 @@ fn questions_about_what_is_no_drive_are_refused() -> Result<()> {
         &["conflicts", outside],
         &["members", outside],
         &["verify", outside],
+        &["gc", outside],
         &["unmount", outside],
         &["history", outside],
     ] {

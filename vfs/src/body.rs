@@ -75,6 +75,15 @@ impl Body {
         }
     }
 
+    /// The content it is, or rests on. What a stream has written, the store knows of.
+    pub(crate) fn content(&self) -> Option<Content> {
+        match self {
+            Self::Sealed { content, .. } => Some(*content),
+            Self::Stream(_) => None,
+            Self::Patched(patched) => patched.base.as_ref().map(|base| base.content()),
+        }
+    }
+
     /// How many separate ranges are changed.
     pub(crate) fn ranges(&self) -> usize {
         match self {

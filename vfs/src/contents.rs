@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas::cache::{CachedSource, ChunkCache};
-use cas::{ChunkSource, Content, ReadError, Reader, Store};
+use cas::{ChunkSource, Content, Hold, ReadError, Reader, Store};
 
 use crate::error::FsError;
 use crate::overlay::Overlay;
@@ -37,10 +37,11 @@ pub(crate) struct Contents {
     pub(crate) space: Space,
 }
 
-/// Two readers of one content.
+/// Two readers of one content, which is not collected as long as they live.
 pub(crate) struct Pinned {
     local: Reader,
     pub(crate) anywhere: Reader,
+    _hold: Hold,
 }
 
 impl Contents {
@@ -67,6 +68,7 @@ impl Contents {
         Ok(Pinned {
             local: Reader::open(content, self.local.clone())?,
             anywhere: Reader::open(content, self.anywhere.clone())?,
+            _hold: self.store.hold(content),
         })
     }
 

@@ -7,6 +7,7 @@
 //! copy    ranges from file to file
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
 //! past    virtual names
+//! in_use  what must not be collected
 //! ```
 //!
 //! Leaves out: kernels ([`crate::fuse`]), the network, the journal's rules.
@@ -47,6 +48,7 @@ mod attrs;
 mod copy;
 mod create;
 mod dirs;
+mod in_use;
 mod io;
 mod lookup;
 mod open;

@@ -99,6 +99,11 @@ impl Handles {
         self.files.write().remove(&number)
     }
 
+    /// The files that are open, each once for every handle.
+    pub(crate) fn open_nodes(&self) -> Vec<Arc<FileNode>> {
+        self.files.read().values().map(|handle| handle.node.clone()).collect()
+    }
+
     pub(crate) fn files(&self) -> usize {
         self.files.read().len()
     }

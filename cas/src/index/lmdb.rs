@@ -17,9 +17,10 @@ use std::time::Duration;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 
-use super::{Batch, Location, PackInfo, Prefix, prepend};
+use super::{Batch, Location, PackInfo, Prefix, insert, prefix};
 use crate::error::PathError;
 use crate::format::Input;
+use crate::id::ChunkId;
 
 /// Version of keys and values. Another one is thrown away, not migrated.
 const FORMAT: u8 = 1;
@@ -131,12 +132,31 @@ impl Lmdb {
             match self.chunks.get(txn, &key)?.map(decode) {
                 None => self.chunks.put(txn, &key, &encode(&[location]))?,
                 Some(mut list) => {
-                    prepend(&mut list, location);
+                    insert(&mut list, location);
                     self.chunks.put(txn, &key, &encode(&list))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Removes a pack's row and its records, which are those of `ids`.
+    pub(super) fn forget(&self, pack: u32, ids: &[ChunkId]) -> Result<(), PathError> {
+        let forget = || {
+            let mut txn = self.env.write_txn()?;
+            for id in ids {
+                let key = prefix(id);
+                let Some(mut list) = self.chunks.get(&txn, &key)?.map(decode) else { continue };
+                list.retain(|location| location.pack != pack);
+                match list.is_empty() {
+                    true => drop(self.chunks.delete(&mut txn, &key)?),
+                    false => self.chunks.put(&mut txn, &key, &encode(&list))?,
+                }
+            }
+            self.packs.delete(&mut txn, &pack.to_be_bytes())?;
+            txn.commit()
+        };
+        self.at("write", forget())
     }
 
     pub(super) fn clear(&self) -> Result<(), PathError> {

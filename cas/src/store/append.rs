@@ -165,8 +165,7 @@ impl Inner {
                 .iter()
                 .filter(|record| {
                     let id = &record.header.id;
-                    seen.insert(*id)
-                        && (self.index.recent(id).is_none() || self.quarantine.contains(id))
+                    seen.insert(*id) && (!self.appended_lately(id) || self.quarantine.contains(id))
                 })
                 .collect();
             self.append_all(&mut appender, &fresh, &mut chores)
@@ -251,6 +250,7 @@ impl Inner {
         let info =
             PackInfo { end: active.end, records: active.entries.len() as u32, sealed: false };
         appender.packs.insert(active.number, info);
+        self.stored(group.iter().map(|record| &record.header.id));
         let pending = self.index.add(active.number, info, added);
         if pending >= FLUSH_CHUNKS {
             chores.flush = true;

@@ -5,11 +5,12 @@
 //! Invariants: at most [`OPEN_MAX`] packs are open for reading; a scan reports only records whose checksum is right,
 //! and looks behind damage for more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::backend::{Backend, File};
 use crate::format::{
@@ -37,7 +38,13 @@ pub(super) fn number(name: &str) -> Option<u32> {
 
 /// Open packs, the ones opened first leaving first.
 #[derive(Default)]
-pub(super) struct Files(Mutex<Open>);
+pub(super) struct Files {
+    open: Mutex<Open>,
+    /// Packs that a collection gave up. Numbers are not used again while the store is open.
+    gone: RwLock<BTreeSet<u32>>,
+    // Spares everybody the lock before the first of them.
+    any_gone: AtomicBool,
+}
 
 #[derive(Default)]
 struct Open {
@@ -47,7 +54,7 @@ struct Open {
 
 impl Files {
     pub(super) fn get(&self, backend: &dyn Backend, number: u32) -> io::Result<Arc<dyn File>> {
-        if let Some(file) = self.0.lock().files.get(&number) {
+        if let Some(file) = self.open.lock().files.get(&number) {
             return Ok(file.clone());
         }
         let file = backend.open(&name(number))?;
@@ -56,7 +63,7 @@ impl Files {
     }
 
     pub(super) fn insert(&self, number: u32, file: Arc<dyn File>) {
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
         if open.files.insert(number, file).is_none() {
             open.order.push_back(number);
         }
@@ -65,6 +72,30 @@ impl Files {
                 open.files.remove(&oldest);
             }
         }
+    }
+}
+
+impl Files {
+    /// Whether a pack was given up: nothing in it is here any more.
+    pub(super) fn is_gone(&self, number: u32) -> bool {
+        self.any_gone.load(Ordering::Acquire) && self.gone.read().contains(&number)
+    }
+
+    pub(super) fn give_up(&self, number: u32) {
+        self.gone.write().insert(number);
+        self.any_gone.store(true, Ordering::Release);
+    }
+
+    /// The pack could not be removed.
+    pub(super) fn take_back(&self, number: u32) {
+        self.gone.write().remove(&number);
+    }
+
+    /// Closes a pack. Who reads it at the moment goes on reading.
+    pub(super) fn forget(&self, number: u32) {
+        let mut open = self.open.lock();
+        open.files.remove(&number);
+        open.order.retain(|other| *other != number);
     }
 }
 

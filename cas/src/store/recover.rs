@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use super::append::{Active, Appender};
 use super::marker::{Marker, Stopped, boot_id, look};
 use super::packs::{Files, read_footer, scan};
+use super::pins::Pins;
 use super::pool::Pool;
 use super::quarantine::Quarantine;
 use super::space::Space;
@@ -121,6 +122,8 @@ fn assemble(
         appender: Mutex::new(appender),
         commits: Mutex::new(0),
         sealing: Mutex::new(()),
+        upkeep: Mutex::new(()),
+        pins: Pins::default(),
         sealed: Condvar::new(),
         quarantine,
         space,
@@ -354,6 +357,7 @@ impl Inner {
     /// Makes the index anew. Chunks may seem missing to others until it is done.
     pub(super) fn rebuild_index(&self) -> Result<Usage, ReadError> {
         self.writable().map_err(|_| ReadError::Closed)?;
+        let _upkeep = self.upkeep.lock();
         let _turn = self.sealing.lock();
         let _commits = self.commits.lock();
         let numbers: Vec<u32> = self.appender.lock().packs.keys().copied().collect();

@@ -38,6 +38,11 @@ impl Inner {
         };
         let mut report = ScrubReport { bad: self.quarantine.list(), ..ScrubReport::default() };
         for number in packs {
+            // Until it is through with the pack nothing of it is collected, which would look like damage.
+            let _upkeep = self.upkeep.lock();
+            if self.files.is_gone(number) {
+                continue;
+            }
             let mut entries = self.entries(number)?;
             // In the order of the disk.
             entries.sort_unstable_by_key(|entry| entry.offset);

@@ -7,6 +7,7 @@ use crate::error::Unavailable;
 mod contract;
 mod crash;
 mod disk;
+mod gc;
 
 const KEY: IdKey = IdKey::from_bytes([5; 32]);
 

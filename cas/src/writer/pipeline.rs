@@ -5,20 +5,22 @@
 //! Invariants:
 //! - records reach the manifest in the order their items were pushed;
 //! - at most as many batches are under way as the pool allows one writer; a failed batch fails everything after it;
-//! - until a batch's records are in the manifest, its bytes can be read from memory.
+//! - until a batch's records are in the manifest, its bytes can be read from memory;
+//! - what batches and manifest rely on is known to the store, so that it is not collected.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 
 use crate::chunker::Class;
 use crate::error::{ReadError, WriteError};
 use crate::id::ChunkId;
 use crate::manifest::{Builder, Node, Record};
 use crate::reader::{ChunkSource, Content, load_child};
-use crate::store::{Inner, Room, Store, encode};
+use crate::store::{Hold, Inner, Relied, Room, Store, Unfinished, encode};
 
 /// Bytes of a batch.
 const BATCH_LEN: usize = 1 << 20;
@@ -51,7 +53,7 @@ type Outcome = Result<Vec<Record>, WriteError>;
 /// Takes items, gives a content.
 pub(crate) struct Pipeline {
     store: Store,
-    builder: Builder,
+    unfinished: Arc<Unfinished>,
     batch: Vec<Item>,
     batch_len: usize,
     under_way: VecDeque<(Receiver<Outcome>, Arc<Vec<Item>>)>,
@@ -60,9 +62,14 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(store: Arc<Inner>, class: Class) -> Self {
+        let unfinished = Arc::new(Unfinished {
+            builder: Mutex::new(Builder::new(class)),
+            batches: Mutex::default(),
+        });
+        store.pins().watch(&unfinished);
         Self {
             store: Store(store),
-            builder: Builder::new(class),
+            unfinished,
             batch: Vec::new(),
             batch_len: 0,
             under_way: VecDeque::new(),
@@ -102,7 +109,8 @@ impl Pipeline {
             // Nothing to wait behind: a small file is not worth a change of threads.
             let batch = std::mem::take(&mut self.batch);
             self.batch_len = 0;
-            let outcome = process(&self.store.0, &batch);
+            let relied = self.new_batch();
+            let outcome = process(&self.store.0, &batch, &relied);
             return self.add(outcome);
         }
         self.submit();
@@ -115,25 +123,32 @@ impl Pipeline {
     /// Appends a manifest node of another content of the same class, if one would begin here.
     pub(crate) fn push_node(&mut self, node: Record) -> Result<bool, WriteError> {
         self.settle()?;
-        if !self.builder.takes_node() {
-            return Ok(false);
-        }
-        let store = self.store.0.clone();
-        let pushed = self.builder.push_node(node, &mut |bytes| put_node(&store, &bytes));
+        let pushed = {
+            let mut builder = self.unfinished.builder.lock();
+            if !builder.takes_node() {
+                return Ok(false);
+            }
+            self.store.0.take_over_leaf(node);
+            builder.push_node(node, &mut |bytes| put_node(&self.store.0, &bytes))
+        };
         self.fail_on(pushed).map(|()| true)
     }
 
-    pub(crate) fn finish(mut self) -> Result<Content, WriteError> {
+    pub(crate) fn finish(&mut self) -> Result<Content, WriteError> {
         self.settle()?;
-        let store = self.store.0.clone();
-        self.builder.finish(&mut |bytes| put_node(&store, &bytes))
+        let builder = self.unfinished.builder.lock();
+        builder.clone().finish(&mut |bytes| put_node(&self.store.0, &bytes))
+    }
+
+    pub(crate) fn hold(&self, content: Content) -> Hold {
+        self.store.hold(content)
     }
 
     /// The content as it would be with `rest` at its end. Everything must be settled.
     pub(crate) fn snapshot(&mut self, rest: Vec<Bytes>) -> Result<Content, WriteError> {
         let items: Vec<Item> = rest.into_iter().map(Item::Data).collect();
-        let mut builder = self.builder.clone();
-        for record in process(&self.store.0, &items)? {
+        let mut builder = self.unfinished.builder.lock().clone();
+        for record in process(&self.store.0, &items, &Relied::default())? {
             builder.push(record, &mut |bytes| put_node(&self.store.0, &bytes))?;
         }
         builder.finish(&mut |bytes| put_node(&self.store.0, &bytes))
@@ -148,10 +163,11 @@ impl Pipeline {
         let (sender, receiver) = bounded(1);
         let store = self.store.0.clone();
         let job_items = items.clone();
+        let relied = self.new_batch();
         self.under_way.push_back((receiver, items));
         self.store.0.pool().run(Box::new(move || {
             // A writer that was given up does not wait for its outcome.
-            let _ = sender.send(process(&store, &job_items));
+            let _ = sender.send(process(&store, &job_items, &relied));
         }));
     }
 
@@ -164,14 +180,23 @@ impl Pipeline {
         self.add(outcome)
     }
 
+    /// What the oldest batch relies on passes to the manifest.
     fn add(&mut self, outcome: Outcome) -> Result<(), WriteError> {
-        let store = self.store.0.clone();
         let added = outcome.and_then(|records| {
+            let mut builder = self.unfinished.builder.lock();
             records.into_iter().try_for_each(|record| {
-                self.builder.push(record, &mut |bytes| put_node(&store, &bytes))
+                builder.push(record, &mut |bytes| put_node(&self.store.0, &bytes))
             })
         });
+        self.unfinished.batches.lock().pop_front();
         self.fail_on(added)
+    }
+
+    /// Makes the store look at what a batch to come relies on.
+    fn new_batch(&self) -> Arc<Relied> {
+        let relied = Arc::<Relied>::default();
+        self.unfinished.batches.lock().push_back(relied.clone());
+        relied
     }
 
     fn fail_on(&mut self, result: Result<(), WriteError>) -> Result<(), WriteError> {
@@ -183,7 +208,7 @@ impl Pipeline {
 
     /// Fills `buf`, which must lie within what was pushed.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ReadError> {
-        let built = self.builder.len();
+        let built = self.unfinished.builder.lock().len();
         let left = usize::try_from(built.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (old, mut rest) = buf.split_at_mut(left.min(buf.len()));
         self.read_built(offset, old)?;
@@ -247,7 +272,8 @@ impl Pipeline {
     /// The chunk or hole of the unfinished manifest that holds the byte at `offset`, and where it begins.
     fn built_record(&self, offset: u64) -> Result<Option<(Record, u64)>, ReadError> {
         let mut start = 0u64;
-        for (level, list) in self.builder.pending() {
+        let builder = self.unfinished.builder.lock();
+        for (level, list) in builder.pending() {
             for record in list {
                 let end = start.saturating_add(record.len);
                 if offset < end {
@@ -289,18 +315,21 @@ fn put_node(store: &Inner, bytes: &[u8]) -> Result<ChunkId, WriteError> {
 }
 
 /// Hashes, compresses and appends a batch, with one write for all that is new.
-fn process(store: &Inner, items: &[Item]) -> Outcome {
+fn process(store: &Inner, items: &[Item], relied: &Relied) -> Outcome {
     store.writable()?;
     let mut records = Vec::with_capacity(items.len());
     let mut fresh = Vec::new();
     for item in items {
         records.push(match item {
             Item::Hole(len) => Record::hole(*len),
-            Item::Known(record) => *record,
+            Item::Known(record) => {
+                store.take_over(&record.id, relied);
+                *record
+            }
             Item::Data(bytes) if is_zero(bytes) => Record::hole(bytes.len() as u64),
             Item::Data(bytes) => {
                 let id = ChunkId::of(store.key(), bytes);
-                if !store.present(&id)? {
+                if !store.present_for(&id, relied)? {
                     fresh.push(encode(id, bytes));
                 }
                 Record { id, len: bytes.len() as u64 }

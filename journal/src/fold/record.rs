@@ -66,7 +66,11 @@ impl Fold<'_> {
                     }
                     self.kv.put(&key(table::ADMITTED, &[device.as_bytes()]), &[])?;
                 }
-                Op::Invite { .. } | Op::Remove { .. } | Op::SetRole { .. } | Op::Rename { .. } => {}
+                Op::Invite { .. }
+                | Op::Remove { .. }
+                | Op::SetRole { .. }
+                | Op::Rename { .. }
+                | Op::Retain(_) => {}
                 _ => continue,
             }
             any = true;
@@ -174,7 +178,7 @@ impl Fold<'_> {
         if let What::File(file) = &what {
             let newest_first = (u64::MAX - at.rec.number).to_be_bytes();
             let row = key(table::CONTENT, &[&newest_first, &version.index.to_be_bytes()]);
-            store(self.kv, &row, &file.content)?;
+            store(self.kv, &row, &(file.content, version.entry))?;
         }
         let rec = VersionRec {
             register,

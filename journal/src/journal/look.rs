@@ -17,12 +17,11 @@ use crate::kv::{KvRead, keys_with};
 use crate::log::{self, Frame};
 use crate::member::{ForkProof, InviteInfo, Member, MemberFlags, MemberState, Members};
 use crate::name::EntryName;
-use crate::op::Content;
 use crate::records::{
     LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table, version_at_end,
 };
 use crate::signed::VerifiedEntry;
-use crate::tree::{self, ContentCursor};
+use crate::tree::{self, ContentCursor, Named};
 use crate::view::{Conflict, DirNode, HistoryVersion, OnceNode, ViewNode};
 
 /// How long after its expiry an invite still has its holder answered, milliseconds.
@@ -41,7 +40,7 @@ impl Journal {
 
     /// For calls that cannot fail in their contract: what cannot be read is as if it were not there,
     /// and the log says so.
-    fn look_or<R>(
+    pub(super) fn look_or<R>(
         &self,
         otherwise: R,
         look: impl FnOnce(&dyn KvRead) -> Result<R, StateError>,
@@ -230,12 +229,12 @@ impl Journal {
             .unwrap_or_default()
     }
 
-    /// Contents that versions name, newest entries first; go on with the cursor while there is one.
+    /// Contents and the versions that name them, newest entries first; go on with the cursor while there is one.
     pub fn contents(
         &self,
         after: Option<&ContentCursor>,
         limit: usize,
-    ) -> (Vec<Content>, Option<ContentCursor>) {
+    ) -> (Vec<Named>, Option<ContentCursor>) {
         self.look_or((Vec::new(), None), |kv| tree::contents(kv, after, limit))
     }
 

@@ -292,7 +292,7 @@ fn contents_come_newest_first_and_in_pages() {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let (page, next) = a.contents(after.as_ref(), 3);
-        all.extend(page);
+        all.extend(page.into_iter().map(|named| named.content));
         after = next;
         if after.is_none() {
             break;

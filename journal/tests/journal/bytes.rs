@@ -75,6 +75,14 @@ fn the_bytes_of_an_entry_are_what_they_were() {
 }
 
 #[test]
+fn the_bytes_of_a_policy_are_what_they_were() {
+    let policy = journal::Policy { keep_all_s: 2_592_000, keep_daily_s: 31_536_000 };
+    let entry = Entry { ops: vec![Op::Retain(policy)], ..every_op().entry().clone() };
+    let entry = VerifiedEntry::sign(entry, &signer_of('A')).unwrap();
+    golden("entry-retain", entry.bytes());
+}
+
+#[test]
 fn the_bytes_of_a_log_are_what_they_were() {
     let forge = Forge::new();
     let (_, storage) = crate::forge::journal_of(&forge.genesis);

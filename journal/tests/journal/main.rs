@@ -12,3 +12,4 @@ mod members;
 mod oracle;
 mod past;
 mod recovery;
+mod retention;

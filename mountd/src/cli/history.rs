@@ -36,7 +36,11 @@ pub(crate) fn run(data: &DataDir, args: &HistoryArgs) -> Result<Exit, Failure> {
                 v.author.clone(),
                 output::size(v.size),
                 output::short(&v.version).to_owned(),
-                if v.official { "official".to_owned() } else { String::new() },
+                match (v.official, v.gone) {
+                    (true, _) => "official".to_owned(),
+                    (false, true) => "bytes are gone".to_owned(),
+                    (false, false) => String::new(),
+                },
             ]
         })
         .collect();

@@ -141,6 +141,12 @@ fn running_rows(report: &StatusReport) -> Vec<Vec<String>> {
             rows.push(pair(name, &count.to_string()));
         }
     }
+    let collected = report
+        .last_gc
+        .as_ref()
+        .map_or_else(String::new, |last| format!(", collected {}", output::time(&last.time)));
+    rows.push(pair("store", &format!("{}{collected}", output::size(report.store_bytes))));
+    rows.push(pair("old versions", &super::gc::policy(&report.policy)));
     rows.push(pair("tree", output::short(&report.tree_hash)));
     for address in &report.listen {
         rows.push(pair("reachable at", address));

@@ -24,7 +24,7 @@ fn the_verbs_of_this_version_are_offered_and_no_others() {
     offered.sort_unstable();
     assert_eq!(
         offered.join(" "),
-        "completions conflicts demo doctor export history invite join members mount status sync \
+        "completions conflicts demo doctor export gc history invite join members mount status sync \
          unmount verify"
     );
 }
@@ -40,6 +40,7 @@ fn every_query_takes_json_and_the_data_dir_stands_anywhere() {
         &["verify", "/p", "--repair", "--json"],
         &["sync", "/p", "--timeout", "5s", "--json"],
         &["export", "/p", "/d", "--json"],
+        &["gc", "/p", "--dry-run", "--keep-all", "30d", "--keep-daily", "365d", "--json"],
         &["doctor", "--json"],
         &["--data-dir", "/d", "unmount", "/p"],
         &["unmount", "/p", "--data-dir", "/d"],

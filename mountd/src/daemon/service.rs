@@ -5,7 +5,7 @@
 //! Invariants:
 //! - questions about history and conflicts are answered after the drafts were sealed, so that they
 //!   cover every save the asker has finished;
-//! - what changes the drive's members is refused unless this device is an owner.
+//! - what changes the drive's members or its policy is refused unless this device is an owner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,6 +164,17 @@ impl Service for DriveService {
             Request::Verify { repair } => {
                 self.seal()?;
                 drive.verify(repair, progress).map(Response::Verified)
+            }
+            Request::Gc { dry_run, keep_all_s, keep_daily_s } => {
+                self.seal()?;
+                let policy = drive.policy_with(keep_all_s, keep_daily_s);
+                let how = if dry_run { cas::Sweep::Count } else { cas::Sweep::Remove };
+                if !dry_run && (keep_all_s.is_some() || keep_daily_s.is_some()) {
+                    self.must_own()?;
+                    drive.set_policy(policy)?;
+                }
+                let stop = || self.stop.is_requested();
+                drive.gc(policy, how, &stop, progress).map(Response::Collected)
             }
             Request::Export { dest } => {
                 self.seal()?;

@@ -78,6 +78,9 @@ impl Drive {
                 .collect(),
             notices,
             members,
+            store_bytes: self.store.usage().stored_bytes,
+            policy: self.policy_row(),
+            last_gc: self.collected.row(),
         }
     }
 
@@ -138,6 +141,7 @@ impl Drive {
     pub fn history(&self, path: &str) -> Result<Option<HistoryReport>, PathError> {
         let Some(register) = self.find_once(path)? else { return Ok(None) };
         let versions = self.journal.history(register.dir, &register.name)?;
+        let mut rules = None;
         let rows: Vec<HistoryRow> = versions
             .into_iter()
             .filter_map(|v| {
@@ -153,6 +157,7 @@ impl Drive {
                     device: v.author.to_string(),
                     size,
                     official: v.standing == HistoryStanding::Official,
+                    gone: self.is_gone(&v, &mut rules),
                 })
             })
             .collect();

@@ -148,9 +148,9 @@ impl Drive {
     fn export_file(self: &Arc<Self>, value: &FileValue, path: &Path) -> Result<(), ExportError> {
         let unreadable = |source| ExportError::Read { path: path.to_owned(), source };
         let source: Arc<dyn ChunkSource> = self.clone();
-        let reader =
-            Reader::open(cas::Content { id: value.content.id, len: value.content.len }, source)
-                .map_err(unreadable)?;
+        let content = cas::Content { id: value.content.id, len: value.content.len };
+        let _hold = self.store.hold(content);
+        let reader = Reader::open(content, source).map_err(unreadable)?;
         let mut options = OpenOptions::new();
         let mut file: File = options
             .write(true)

@@ -3,8 +3,9 @@
 //! Leaves out how chunks travel ([`net`]) and how they are stored ([`cas`]).
 //!
 //! Invariants:
-//! - a content is pending from before the entry that names it is shown until every chunk is here;
-//! - `held` never names an entry one of whose contents is missing here or not durable; where damage is found or
+//! - a content that a version must keep is pending from before the entry that names it is shown until every chunk is
+//!   here, or until the policy has let go of all versions that name it and nobody who is connected has it;
+//! - `held` never names an entry one of whose contents must be here and is missing or not durable; where damage is found or
 //!   the last stop was not in order, nothing is held until every content has been looked at again;
 //! - a read that waits for a peer ends within [`FETCH_WAIT`].
 
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use cas::store::Store;
 use cas::{ChunkId, ChunkSource, Content, ContentId, ReadError, Unavailable};
 use journal::op::{Op, Value};
-use journal::{EntryId, Frontier, Opened, Register};
+use journal::{Arrivals, EntryId, Frontier, Opened, Register, Retention, StateError, VersionId};
 use parking_lot::Mutex;
 
 use super::Drive;
@@ -34,12 +35,17 @@ const WALK_STEP: usize = 1_024;
 /// Missing chunks asked of the store when only "complete or not" matters.
 const PROBE_LIMIT: usize = 1;
 
+/// Between two looks for what need not be waited for any more, milliseconds.
+const LET_GO_EVERY_MS: u64 = 2_000;
+
 /// What is missing and what is held.
 pub struct Fetching {
     pending: Mutex<Pending>,
     /// Held while entries are received and their contents noted, so that `held` is never ahead.
     receiving: Mutex<()>,
     pending_bytes: AtomicU64,
+    /// When it was looked last for what need not be waited for any more, monotonic milliseconds.
+    let_go_ms: AtomicU64,
     file: std::path::PathBuf,
     keep: Keep,
     /// Wakes whoever walks the contents.
@@ -71,6 +77,8 @@ pub(super) enum Reach {
 struct Waiting {
     len: u64,
     registers: Vec<Register>,
+    /// Versions that name it and had to have it when it was noted; more may.
+    versions: Vec<VersionId>,
     /// All connected members have said that they do not have it.
     nobody: bool,
 }
@@ -94,6 +102,7 @@ impl Fetching {
             pending: Mutex::new(pending),
             receiving: Mutex::new(()),
             pending_bytes: AtomicU64::new(0),
+            let_go_ms: AtomicU64::new(0),
             file,
             keep,
             walker: OnceLock::new(),
@@ -108,6 +117,17 @@ impl Fetching {
     /// Whether contents are fetched before anybody opens them.
     pub(super) fn keeps_all(&self) -> bool {
         self.keep == Keep::All
+    }
+
+    /// The store's directory, where this and others keep small files.
+    pub(super) fn dir(&self) -> &Path {
+        self.file.parent().unwrap_or(&self.file)
+    }
+
+    /// Contents that are not complete here.
+    pub(super) fn pending_contents(&self) -> Vec<Content> {
+        let pending = self.pending.lock();
+        pending.contents.iter().map(|(id, w)| Content { id: *id, len: w.len }).collect()
     }
 
     /// How many contents are not complete here.
@@ -159,13 +179,16 @@ impl Fetching {
         pending.contents.values().flat_map(|waiting| waiting.registers.clone()).collect()
     }
 
-    fn add(&self, content: Content, register: Option<&Register>) -> bool {
+    fn add(&self, content: Content, version: VersionId, register: Option<&Register>) -> bool {
         let mut pending = self.pending.lock();
         let mut new = false;
         let waiting = pending.contents.entry(content.id).or_insert_with(|| {
             new = true;
-            Waiting { len: content.len, registers: Vec::new(), nobody: false }
+            Waiting { len: content.len, registers: Vec::new(), versions: Vec::new(), nobody: false }
         });
+        if !waiting.versions.contains(&version) {
+            waiting.versions.push(version);
+        }
         if let Some(register) = register
             && !waiting.registers.contains(register)
         {
@@ -207,19 +230,24 @@ impl Drive {
     /// Adds the contents the entries name and the store lacks; returns them.
     fn note(&self, entries: &[EntryId]) -> Vec<Content> {
         let mut wanted = Vec::new();
-        if self.fetching.keep == Keep::Opened {
-            return wanted;
-        }
+        let mut retention = None;
         for id in entries {
             let Some(contents) = self.entry_contents(id) else {
                 tracing::error!(entry = %id, "entry just applied cannot be read back");
                 continue;
             };
-            for (register, content) in contents {
+            for (version, register, content) in contents {
+                // A collection may be under way, which does not know the entry.
+                drop(self.store.hold(content));
+                if self.fetching.keep == Keep::Opened {
+                    continue;
+                }
                 if self.is_complete(content) {
                     // By writes of our own, perhaps, that are not durable yet.
                     self.fetching.pending.lock().unsynced = true;
-                } else if self.fetching.add(content, Some(&register)) {
+                } else if self.is_owed(version, &mut retention)
+                    && self.fetching.add(content, version, Some(&register))
+                {
                     wanted.push(content);
                 }
             }
@@ -228,13 +256,13 @@ impl Drive {
     }
 
     /// The contents an entry names, each with the name it is under.
-    fn entry_contents(&self, id: &EntryId) -> Option<Vec<(Register, Content)>> {
+    fn entry_contents(&self, id: &EntryId) -> Option<Vec<(VersionId, Register, Content)>> {
         let bytes = self.journal.entry(id)?;
         let parts = journal::codec::decode(&bytes).ok()?;
-        let named = parts.entry.ops.into_iter().filter_map(|op| match op {
+        let named = parts.entry.ops.into_iter().zip(0..).filter_map(|(op, index)| match op {
             Op::Put { dir, name, value: Value::File(file), .. } => {
                 let content = Content { id: file.content.id, len: file.content.len };
-                Some((Register { dir, name }, content))
+                Some((VersionId::new(*id, index), Register { dir, name }, content))
             }
             _ => None,
         });
@@ -247,7 +275,7 @@ impl Drive {
         }
     }
 
-    fn is_complete(&self, content: Content) -> bool {
+    pub(super) fn is_complete(&self, content: Content) -> bool {
         match cas::missing_chunks(content, &self.store, PROBE_LIMIT) {
             Ok(missing) => missing.complete,
             Err(error) => {
@@ -255,6 +283,62 @@ impl Drive {
                 false
             }
         }
+    }
+
+    /// Whether this device must have a version's bytes. What cannot be told counts as yes.
+    pub(super) fn is_owed(&self, version: VersionId, rules: &mut Option<Retention>) -> bool {
+        let mut judged = || -> Result<bool, StateError> {
+            let rules = match rules {
+                Some(rules) => rules,
+                None => rules.insert(self.journal.retention(Arrivals::Unknown, self.clock.now())?),
+            };
+            let facts = self.journal.facts(rules, version)?;
+            Ok(facts.is_none_or(|(facts, _)| rules.rules.owed(&facts)))
+        };
+        judged().unwrap_or_else(|error| {
+            tracing::error!(%error, "it cannot be told whether a version is kept");
+            true
+        })
+    }
+
+    /// [`Self::let_go`], but not all the time: versions are let go of as time passes and entries come in.
+    fn let_go_at_times(&self) {
+        if self.fetching.pending_count() == 0 {
+            return;
+        }
+        let now = vfs::Clock::monotonic_ms(&self.clock);
+        let last = self.fetching.let_go_ms.load(Ordering::Relaxed);
+        if last != 0 && now.saturating_sub(last) < LET_GO_EVERY_MS {
+            return;
+        }
+        self.fetching.let_go_ms.store(now, Ordering::Relaxed);
+        let changed = self.let_go();
+        self.show(&changed);
+    }
+
+    /// Stops waiting for contents that nobody who is connected has and that no version must keep any more. Gives the
+    /// names that read differently now.
+    pub(super) fn let_go(&self) -> Vec<Register> {
+        let alone = !self.somebody_online();
+        let candidates: Vec<(ContentId, Vec<VersionId>)> = {
+            let pending = self.fetching.pending.lock();
+            let out = pending.contents.iter().filter(|(_, waiting)| alone || waiting.nobody);
+            out.map(|(id, waiting)| (*id, waiting.versions.clone())).collect()
+        };
+        let (mut rules, mut changed, mut gone) = (None, Vec::new(), Vec::new());
+        for (id, versions) in candidates {
+            let step = self.fetching.receiving.lock();
+            if !versions.iter().any(|version| self.is_owed(*version, &mut rules)) {
+                changed.extend(self.fetching.remove(&id));
+                gone.push(id);
+            }
+            drop(step);
+        }
+        if let (false, Some(net)) = (gone.is_empty(), self.net()) {
+            tracing::info!(contents = gone.len(), "no longer waited for: no version keeps them");
+            net.unwant(gone);
+        }
+        changed
     }
 
     /// Tells when the contents must be walked through once more. Asked for once, before the first walk.
@@ -290,14 +374,19 @@ impl Drive {
             (pending.walks, pending.held.clone())
         };
         let complete = held == self.journal.frontier();
-        let mut cursor = None;
+        let (mut cursor, mut retention) = (None, None);
         let mut looking = !complete && self.fetching.keeps_all();
         while looking {
             let (contents, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
             let lacking: Vec<Content> = contents
                 .into_iter()
-                .map(|c| Content { id: c.id, len: c.len })
-                .filter(|c| !self.is_complete(*c) && self.fetching.add(*c, None))
+                .map(|n| (n.version, Content { id: n.content.id, len: n.content.len }))
+                .filter(|(version, content)| {
+                    !self.is_complete(*content)
+                        && self.is_owed(*version, &mut retention)
+                        && self.fetching.add(*content, *version, None)
+                })
+                .map(|(_, content)| content)
                 .collect();
             self.want(lacking);
             cursor = next;
@@ -314,11 +403,7 @@ impl Drive {
 
     /// Asks again for everything that is pending; used when net starts after the walk did.
     pub fn want_pending(&self) {
-        let contents: Vec<Content> = {
-            let pending = self.fetching.pending.lock();
-            pending.contents.iter().map(|(id, w)| Content { id: *id, len: w.len }).collect()
-        };
-        self.want(contents);
+        self.want(self.fetching.pending_contents());
     }
 
     /// `net` says that every chunk of `content` is in the store. Gives the names that read differently now.
@@ -342,6 +427,7 @@ impl Drive {
 
     /// The frontier under which every content is here and durable, or none before anything is known.
     pub fn held(&self) -> Option<Frontier> {
+        self.let_go_at_times();
         let step = self.fetching.receiving.lock();
         let (drained, unsynced) = {
             let mut pending = self.fetching.pending.lock();

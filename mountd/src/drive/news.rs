@@ -20,6 +20,7 @@ impl Drive {
         let in_company = self.somebody_online();
         let mut changed: BTreeSet<Register> = BTreeSet::new();
         let mut arrived = false;
+        let mut out_of_reach = false;
         for event in news {
             match event {
                 Event::PeerUp(device) => {
@@ -36,6 +37,7 @@ impl Drive {
                 }
                 Event::ContentOutOfReach(content) => {
                     changed.extend(self.content_reach(&content, Reach::Nobody));
+                    out_of_reach = true;
                 }
                 Event::ContentWithinReach(content) => {
                     changed.extend(self.content_reach(&content, Reach::Somebody));
@@ -46,6 +48,11 @@ impl Drive {
         if in_company != self.somebody_online() {
             // What is pending shows its newest version, or the newest that is here.
             changed.extend(self.fetching.pending_registers());
+        }
+        if out_of_reach {
+            let let_go = self.let_go();
+            arrived |= !let_go.is_empty();
+            changed.extend(let_go);
         }
         let changed: Vec<Register> = changed.into_iter().collect();
         self.show(&changed);

@@ -200,6 +200,10 @@ impl JournalHost for Drive {
         self.held()
     }
 
+    fn they_hold(&self, by: DeviceId, frontier: &Frontier) {
+        self.elsewhere.told(by, frontier, self.clock.wall_ms());
+    }
+
     fn observe_clock(&self, device: DeviceId, wall_ms: u64) {
         self.journal.observe_clock(device, wall_ms, self.clock.now());
     }

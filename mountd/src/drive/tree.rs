@@ -8,11 +8,16 @@
 //! - with no such version the official one stays: a read then fails, the name never disappears.
 
 use journal::name::EntryName;
+use journal::op::FileValue;
 use journal::view::{DirNode, ViewKind, ViewNode};
 use journal::{DirId, Value, VersionId};
 use vfs::{StateError, Tree};
 
 use super::Drive;
+
+fn content_of(file: &FileValue) -> cas::Content {
+    cas::Content { id: file.content.id, len: file.content.len }
+}
 
 pub(super) fn unreadable(error: journal::StateError) -> StateError {
     StateError(Box::new(error))
@@ -75,7 +80,8 @@ impl Drive {
         let history =
             self.journal.history(node.register.dir, &node.register.name).map_err(unreadable)?;
         let older = history.into_iter().find_map(|version| match version.value {
-            Value::File(file) if !self.fetching.is_pending(&file.content.id) => {
+            // Neither on its way nor collected.
+            Value::File(file) if self.is_complete(content_of(&file)) => {
                 Some((version.version, version.author, version.saved_at_ms, file))
             }
             _ => None,

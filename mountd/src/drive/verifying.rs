@@ -63,18 +63,22 @@ impl Drive {
         if !self.fetching.keeps_all() {
             return Ok(lost);
         }
-        let mut cursor = None;
+        let (mut cursor, mut rules) = (None, None);
         loop {
             let (contents, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
-            for content in contents {
-                let content = Content { id: content.id, len: content.len };
+            for named in contents {
+                let content = Content { id: named.content.id, len: named.content.len };
                 // What has never been here is on its way, not lost.
                 let damaged = self.store.lost_records() || self.fetching.was_damaged();
                 if self.fetching.is_pending(&content.id) && !damaged {
                     continue;
                 }
                 let missing = cas::missing_chunks(content, &self.store, LOST_MAX);
-                lost.extend(missing.map_err(|e| Failure::of(&e))?.ids);
+                let missing = missing.map_err(|e| Failure::of(&e))?;
+                // What the policy has let go of is not lost.
+                if !missing.complete && self.is_owed(named.version, &mut rules) {
+                    lost.extend(missing.ids);
+                }
             }
             cursor = next;
             if cursor.is_none() || lost.len() >= LOST_MAX {

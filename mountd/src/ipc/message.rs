@@ -105,6 +105,15 @@ pub enum Request {
         /// Fetch again what is damaged.
         repair: bool,
     },
+    /// Remove what no version needs that the policy keeps.
+    Gc {
+        /// Only count it, under the policy as it would be.
+        dry_run: bool,
+        /// Sets how long all versions are kept, seconds.
+        keep_all_s: Option<u64>,
+        /// Sets how long the last version of each day is kept, seconds.
+        keep_daily_s: Option<u64>,
+    },
     /// A plain copy of the tree.
     Export {
         /// An empty or new directory, absolute.
@@ -138,6 +147,8 @@ pub enum Response {
     Members(Vec<MemberRow>),
     /// To [`Request::Verify`].
     Verified(VerifyReport),
+    /// To [`Request::Gc`].
+    Collected(GcReport),
     /// To [`Request::Export`].
     Exported(ExportReport),
     /// Done, nothing to tell.
@@ -240,6 +251,62 @@ pub struct StatusReport {
     pub listen: Vec<String>,
     /// What the user should know.
     pub notices: Vec<Notice>,
+    /// Bytes of all chunks in the store, of the versions of today and of those before.
+    #[serde(default)]
+    pub store_bytes: u64,
+    /// How long versions are kept after they were replaced.
+    #[serde(default)]
+    pub policy: PolicyRow,
+    /// The last collection on this device.
+    #[serde(default)]
+    pub last_gc: Option<GcRow>,
+}
+
+/// How long versions are kept after they were replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// All of them, seconds.
+    pub keep_all_s: u64,
+    /// The last of each UTC day, seconds.
+    pub keep_daily_s: u64,
+}
+
+/// A collection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GcRow {
+    /// When.
+    pub time: String,
+    /// Bytes it gave back.
+    pub freed_bytes: u64,
+}
+
+/// `atelier gc --json`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct GcReport {
+    /// Nothing was changed; this is what would be.
+    pub dry_run: bool,
+    /// The policy it went by.
+    pub policy: PolicyRow,
+    /// Bytes of all chunks in the store afterwards.
+    pub store_bytes: u64,
+    /// Bytes given back.
+    pub freed_bytes: u64,
+    /// Bytes found that no version needs; what is thinly spread over packs stays.
+    pub unneeded_bytes: u64,
+    /// Chunks in packs that went, moved ones included.
+    pub chunks: u64,
+    /// Packs that went.
+    pub packs: u64,
+    /// Packs that stay although little of them is needed, because that is damaged.
+    pub damaged_packs: u64,
+    /// Versions of files looked at.
+    pub versions: u64,
+    /// Of these, those whose bytes need not stay.
+    pub versions_let_go: u64,
+    /// Those that only stay because no other device is known to have them.
+    pub versions_alone: u64,
+    /// `full` or `asked` when it ended before it was done.
+    pub stopped: Option<String>,
 }
 
 /// `atelier sync --json`.
@@ -272,6 +339,9 @@ pub struct HistoryRow {
     pub size: u64,
     /// Whether it is what the plain name shows now.
     pub official: bool,
+    /// Whether its bytes are not here, and no device need have them any more.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// `atelier history --json`, newest first.
@@ -439,8 +509,8 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(
             keys(&json),
-            "arriving conflicts device drafts drive in_sync listen locks members notices path \
-             safe_to_close to_receive_bytes to_send_bytes tree_hash"
+            "arriving conflicts device drafts drive in_sync last_gc listen locks members notices path \
+             policy safe_to_close store_bytes to_receive_bytes to_send_bytes tree_hash"
         );
         assert_eq!(keys(&json["drive"]), "id name");
         assert_eq!(keys(&json["device"]), "id name");
@@ -459,10 +529,11 @@ mod tests {
             device: "d".into(),
             size: 1,
             official: true,
+            gone: false,
         };
         let history = serde_json::to_value(HistoryReport { versions: vec![row] }).unwrap();
         assert_eq!(keys(&history), "versions");
-        assert_eq!(keys(&history["versions"][0]), "author device official size time version");
+        assert_eq!(keys(&history["versions"][0]), "author device gone official size time version");
         let copy = ConflictCopy {
             path: "p".into(),
             author: "a".into(),
@@ -514,6 +585,7 @@ mod tests {
             Request::MemberRemove { device: "ab".into() },
             Request::MemberRole { device: "ab".into(), role: Role::Owner },
             Request::Verify { repair: true },
+            Request::Gc { dry_run: true, keep_all_s: Some(1), keep_daily_s: None },
             Request::Export { dest: "/tmp/x".into() },
             Request::Unmount,
             Request::Ping,

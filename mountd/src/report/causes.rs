@@ -422,6 +422,29 @@ impl Failure {
         }
     }
 
+    /// It was asked to end before it was done.
+    pub fn cancelled() -> Self {
+        Self::new(
+            Code::Cancelled,
+            "the drive is being unmounted",
+            "nothing is lost; try again later",
+        )
+    }
+
+    /// One collection at a time.
+    pub fn collecting_already() -> Self {
+        Self::new(Code::Busy, "the drive is being collected already", "wait until that is done")
+    }
+
+    /// What belongs to a damaged content cannot be told.
+    pub fn damaged(what: &dyn std::error::Error) -> Self {
+        Self::new(
+            Code::Corrupt,
+            crate::report::chain(what),
+            "run `atelier verify PATH --repair` while other members are online, then try again",
+        )
+    }
+
     /// The drive has nothing of this name.
     pub fn no_such_file(path: impl Display) -> Self {
         Self::new(

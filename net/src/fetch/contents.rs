@@ -79,6 +79,14 @@ impl Scheduler {
         self.step(now_ms);
     }
 
+    /// These need not be here any more. Their chunks that are on the way come and are kept.
+    pub fn unwant(&mut self, contents: &[ContentId], now_ms: u64) {
+        for id in contents {
+            self.drop_wanted(*id);
+        }
+        self.step(now_ms);
+    }
+
     /// Looks at the contents whose turn it is, as far as there is room.
     pub(super) fn examine(&mut self) {
         if self.examining {
@@ -139,14 +147,19 @@ impl Scheduler {
     }
 
     fn complete(&mut self, id: ContentId) {
-        self.release(id);
-        self.out_of_reach.remove(&id);
-        if let Some(wanted) = self.wanted.remove(&id) {
-            if let Some(at) = wanted.later_ms {
-                self.later.remove(&(at, id));
-            }
+        if let Some(wanted) = self.drop_wanted(id) {
             self.effects.push_back(Effect::Complete(wanted.content));
         }
+    }
+
+    fn drop_wanted(&mut self, id: ContentId) -> Option<Wanted> {
+        self.release(id);
+        self.out_of_reach.remove(&id);
+        let wanted = self.wanted.remove(&id)?;
+        if let Some(at) = wanted.later_ms {
+            self.later.remove(&(at, id));
+        }
+        Some(wanted)
     }
 
     fn track(&mut self, content: ContentId, mut ids: Vec<ChunkId>, now_ms: u64) {

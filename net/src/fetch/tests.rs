@@ -550,7 +550,11 @@ fn random_peers_that_come_go_lie_and_lack_end_with_everything_here() {
             (0..40u32).map(|n| world.add(n, n * 20..n * 20 + 1 + rng.below(40) as u32)).collect();
         for _ in 0..600 {
             let peer = 1 + rng.below(3) as u8;
-            match rng.below(12) {
+            match rng.below(13) {
+                12 => {
+                    world.scheduler.unwant(&[contents[rng.below(40)].id], world.now_ms);
+                    world.carry_out();
+                }
                 0 => {
                     let holds: Vec<u32> = (0..900).filter(|_| rng.below(3) > 0).collect();
                     world.owed.retain(|(d, _), _| *d != device(peer));
@@ -600,4 +604,23 @@ fn random_peers_that_come_go_lie_and_lack_end_with_everything_here() {
         assert!(contents.iter().all(|c| world.missing(c, 1).complete), "seed {seed}");
         assert!(world.scheduler.chunks.is_empty(), "seed {seed}");
     }
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_neither_asked_for_nor_counted() {
+    let mut world = World::default();
+    let (lacking, other) = (world.add(1, 0..30), world.add(2, 30..60));
+    world.peer(1, 30..60);
+    world.scheduler.want(&[lacking, other], Background, world.now_ms);
+    world.run();
+    assert_eq!(world.scheduler.wanted(), 1, "nobody has the one");
+    assert!(world.scheduler.remaining() > 0);
+    world.scheduler.unwant(&[lacking.id], world.now_ms);
+    assert_eq!((world.scheduler.wanted(), world.scheduler.remaining()), (0, 0));
+    assert_eq!(world.scheduler.next_ms(), None, "it comes up again");
+    // Whoever has it and comes now is not asked.
+    world.peer(2, 0..60);
+    world.run();
+    assert!(!world.missing(&lacking, 1).complete);
+    assert!(world.scheduler.chunks.is_empty());
 }

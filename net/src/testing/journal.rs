@@ -345,5 +345,7 @@ impl JournalHost for FakeJournal {
         self.state.lock().holds.clone()
     }
 
+    fn they_hold(&self, _: DeviceId, _: &Frontier) {}
+
     fn observe_clock(&self, _: DeviceId, _: u64) {}
 }

@@ -166,6 +166,8 @@ impl JournalHost for HonestJournal {
         Some(self.journal.frontier())
     }
 
+    fn they_hold(&self, _by: DeviceId, _frontier: &Frontier) {}
+
     fn observe_clock(&self, _device: DeviceId, _wall_ms: u64) {}
 }
 

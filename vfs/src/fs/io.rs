@@ -123,6 +123,10 @@ impl Core {
             ahead: parking_lot::Mutex::new(Ahead::default()),
         };
         let handle = self.handles.add_file(handle)?;
+        // Its bytes stay, whatever becomes of the version. Who holds the lock makes others, which stay too.
+        if let Some(mut body) = file.body.try_lock() {
+            body.pin(&self.contents)?;
+        }
         let mut meta = file.meta.lock();
         meta.opens += 1;
         if writes {

@@ -218,3 +218,45 @@ fn a_received_entry_whose_content_was_here_already_is_held_only_once_that_is_dur
     assert!(!world.drive.fetching.is_pending(&content.id));
     assert!(world.drive.fetching.pending.lock().unsynced, "held before it is durable");
 }
+
+#[test]
+fn what_nobody_has_and_no_version_keeps_is_not_waited_for() {
+    let world = World::new();
+    world.drive.walk_contents();
+    let (friend, now) = (signer(3).device(), SystemClock.now());
+    let nothing = Op::Retain(journal::Policy { keep_all_s: 0, keep_daily_s: 0 });
+    let retained = world.other.author(&world.other_signer, vec![nothing], now).unwrap();
+    let device = world.other_signer.device();
+    JournalHost::receive(&*world.drive, device, &[retained.bytes]).unwrap();
+    let lacking = Content { id: ContentId::chunk(ChunkId::from_bytes([3; 32])), len: 10 };
+    let version = world.receive(lacking, &[]);
+    world.drive.take_news([Event::PeerUp(friend), Event::ContentOutOfReach(lacking)]);
+    assert!(world.drive.fetching.is_pending(&lacking.id), "it is what the name shows");
+    let newer = world.write(&bytes(1));
+    world.receive(newer, &[version]);
+    world.drive.take_news([Event::ContentWithinReach(lacking)]);
+    assert!(world.drive.fetching.is_pending(&lacking.id), "somebody may have it");
+    world.drive.take_news([Event::ContentOutOfReach(lacking)]);
+    assert!(!world.drive.fetching.is_pending(&lacking.id), "it is waited for for ever");
+    assert_eq!(world.drive.arriving(), (0, 0));
+    assert_eq!(world.drive.held(), Some(world.drive.journal.frontier()));
+    assert_eq!(world.shown(), newer.id);
+
+    // Also after a start that looks at everything, and for whoever gets all entries at once.
+    let world = world.reopen(Opened::PowerLoss);
+    world.drive.walk_contents();
+    assert!(!world.drive.fetching.is_pending(&lacking.id));
+    assert_eq!(world.drive.held(), Some(world.drive.journal.frontier()));
+}
+
+#[test]
+fn a_version_that_is_gone_is_not_shown_instead_of_one_that_is_out_of_reach() {
+    let world = World::new();
+    let gone = Content { id: ContentId::chunk(ChunkId::from_bytes([4; 32])), len: 10 };
+    let first = world.receive(gone, &[]);
+    let new = Content { id: ContentId::chunk(ChunkId::from_bytes([3; 32])), len: 10 };
+    world.receive(new, &[first]);
+    // As if the policy had let go of it.
+    world.drive.fetching.remove(&gone.id);
+    assert_eq!(world.shown(), new.id, "a read of it would fail all the same");
+}
