@@ -357,8 +357,9 @@ fn once_in(kv: &(impl KvRead + ?Sized), reg: &RegKey) -> Result<Option<OnceNode>
         };
         return Ok(Some(OnceNode { name: shown.shown, what }));
     }
-    // A file that was there is found before a directory that was.
-    let mut last: Option<((bool, OrderKey, u32), OnceNode)> = None;
+    // What stood there last. A directory that was moved away is found where it is, and only there: so
+    // what is followed from the root is a tree, whatever was moved into what.
+    let mut last: Option<((OrderKey, u32), OnceNode)> = None;
     for row in keys_with(kv, &key(table::REG_VERSION, &[reg.as_slice()]))? {
         let version = version_at_end(&row)?;
         let Some(rec) = load_version(kv, &version)? else { continue };
@@ -366,15 +367,21 @@ fn once_in(kv: &(impl KvRead + ?Sized), reg: &RegKey) -> Result<Option<OnceNode>
         let (Some(entry), Some(register)) = (entry, rec.register) else { continue };
         let what = match rec.what {
             What::File(_) | What::Symlink(_) => Once::Leaf,
-            What::Dir { dir, .. } => Once::Dir(dir),
+            What::Dir { dir, .. } if stands_at(kv, &dir, reg)? => Once::Dir(dir),
             _ => continue,
         };
-        let rank = (what == Once::Leaf, entry.order(version.entry), version.index);
+        let rank = (entry.order(version.entry), version.index);
         if last.as_ref().is_none_or(|(best, _)| *best < rank) {
             last = Some((rank, OnceNode { name: register.name, what }));
         }
     }
     Ok(last.map(|(_, node)| node))
+}
+
+/// Whether a directory, removed or not, has its place at `reg`.
+fn stands_at(kv: &(impl KvRead + ?Sized), dir: &DirId, reg: &RegKey) -> Result<bool, StateError> {
+    let at = load_dir(kv, dir)?.and_then(|rec| rec.at);
+    Ok(at.is_some_and(|at| RegKey::of(&at) == *reg))
 }
 
 fn standing_of(version: &VersionId, shown: &RegRec) -> HistoryStanding {

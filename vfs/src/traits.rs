@@ -39,6 +39,8 @@ pub struct Told {
 /// The drive's past. A call takes as long as the history of what it asks about is; none waits for the
 /// network.
 pub trait Past: Send + Sync + 'static {
+    /// A number that changes with every entry that is taken: while it stands, so does every other answer.
+    fn generation(&self) -> u64;
     /// The named snapshots, oldest first.
     fn snapshots(&self) -> Result<Vec<Snapshot>, StateError>;
     /// Whether there was a drive at a moment.

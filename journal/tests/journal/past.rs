@@ -238,3 +238,26 @@ fn what_once_stood_at_a_name_is_found_there() {
     assert_eq!(journal.once_at(dir, &name("nothing")).unwrap(), None);
     assert_eq!(journal.history(dir, &name("z")).unwrap().len(), 2);
 }
+
+#[test]
+fn directories_that_were_moved_into_each_other_are_found_in_one_place_each() {
+    let mut f = Forge::new();
+    let x = f.dir_id(DirId::ROOT, "x", &[]);
+    let y = f.dir_id(x, "y", &[]);
+    let one = f.e('A', 1, vec![f.mkdir(DirId::ROOT, "x", &[]), f.mkdir(x, "y", &[])], &[]);
+    let out = vec![crate::forge::move_dir(y, v(&one, 1), (DirId::ROOT, "y"), &[])];
+    f.e('A', 2, out, &[]);
+    f.e('A', 3, vec![crate::forge::move_dir(x, v(&one, 0), (y, "x"), &[])], &[]);
+    let journal = f.journal();
+    let (mut open, mut found) = (vec![DirId::ROOT], Vec::new());
+    while let Some(dir) = open.pop() {
+        for node in journal.once(dir).unwrap() {
+            if let Once::Dir(below) = node.what {
+                found.push(below);
+                open.push(below);
+            }
+        }
+        assert!(found.len() < 10, "a circle");
+    }
+    assert_eq!(found, [y, x]);
+}

@@ -24,8 +24,8 @@ fn the_verbs_of_this_version_are_offered_and_no_others() {
     offered.sort_unstable();
     assert_eq!(
         offered.join(" "),
-        "completions conflicts demo doctor export gc history invite join members mount status sync \
-         unmount verify"
+        "completions conflicts demo doctor export gc history invite join members mount restore \
+         snapshot snapshots status sync unmount verify"
     );
 }
 
@@ -35,6 +35,10 @@ fn every_query_takes_json_and_the_data_dir_stands_anywhere() {
         &["status", "--json"][..],
         &["status", "/p", "--json"],
         &["history", "/p/f", "--json"],
+        &["snapshots", "/p", "--json"],
+        &["restore", "/p/f", "--version", "3fa9", "--json"],
+        &["restore", "/p/f", "--at", "2026-11-23", "--to", "/p/g"],
+        &["snapshot", "/p", "first cut"],
         &["conflicts", "/p", "--json"],
         &["members", "/p", "--json"],
         &["verify", "/p", "--repair", "--json"],

@@ -42,6 +42,10 @@ impl Moments {
 }
 
 impl Past for Drive {
+    fn generation(&self) -> u64 {
+        self.journal.counts().entries
+    }
+
     fn snapshots(&self) -> Result<Vec<Snapshot>, StateError> {
         let all = self.journal.snapshots().map_err(unreadable)?;
         let all = all.into_iter().map(|s| Snapshot {

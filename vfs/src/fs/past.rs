@@ -6,7 +6,7 @@
 //! - the state is not locked while the past is worked out;
 //! - an old version's bytes come the way all bytes come: a version that is not here is fetched, and
 //!   fails within the same bound;
-//! - what is remembered of listings is bounded and old after [`FRESH_MS`].
+//! - what is remembered of listings is bounded, and of no use once something was published.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,8 +31,9 @@ use crate::handles::Listed;
 use crate::inode::{NodeKind, Place, ROOT_INO, Table};
 use crate::past::{DirMeta, PastEntry, PastId, PastKind, PastNode, Seen, names, time};
 
-/// How long a listing answers for lookups, monotonic milliseconds. New versions come with time.
-const FRESH_MS: u64 = 2_000;
+/// How long a listing answers for lookups when nothing was published meanwhile, monotonic milliseconds:
+/// points in time come without a publication.
+const FRESH_MS: u64 = 10_000;
 /// Listings remembered, and names in all of them together.
 const LISTINGS_MAX: usize = 16;
 const LISTED_MAX: usize = 200_000;
@@ -40,21 +41,29 @@ const LISTED_MAX: usize = 200_000;
 /// A virtual directory's names by their folded form.
 type Listing = Arc<BTreeMap<Key, PastEntry>>;
 
-/// Listings made lately, oldest first.
+/// Listings made lately, oldest first, with when they were made and of which generation they are.
 #[derive(Default)]
-pub(super) struct Listings(Mutex<VecDeque<(u64, PastId, Listing)>>);
+pub(super) struct Listings(Mutex<VecDeque<(Made, PastId, Listing)>>);
+
+#[derive(Clone, Copy)]
+struct Made {
+    at_ms: u64,
+    generation: u64,
+}
 
 impl Listings {
-    fn get(&self, now_ms: u64, id: &PastId) -> Option<Listing> {
+    fn get(&self, now: Made, id: &PastId) -> Option<Listing> {
         let mut all = self.0.lock();
-        all.retain(|(made_ms, ..)| now_ms.saturating_sub(*made_ms) < FRESH_MS);
+        all.retain(|(made, ..)| {
+            made.generation == now.generation && now.at_ms.saturating_sub(made.at_ms) < FRESH_MS
+        });
         all.iter().find(|(_, other, _)| other == id).map(|(.., listing)| listing.clone())
     }
 
-    fn keep(&self, now_ms: u64, id: &PastId, listing: &Listing) {
+    fn keep(&self, made: Made, id: &PastId, listing: &Listing) {
         let mut all = self.0.lock();
         all.retain(|(_, other, _)| other != id);
-        all.push_back((now_ms, id.clone(), listing.clone()));
+        all.push_back((made, id.clone(), listing.clone()));
         let mut listed: usize = all.iter().map(|(.., listing)| listing.len()).sum();
         while all.len() > LISTINGS_MAX || (listed > LISTED_MAX && all.len() > 1) {
             listed -= all.pop_front().map_or(0, |(.., listing)| listing.len());
@@ -175,7 +184,7 @@ impl Core {
     }
 
     fn find_past(&self, dir: &PastId, name: &EntryName) -> Result<Option<PastEntry>, FsError> {
-        if let Some(listing) = self.listings.get(self.now_ms(), dir) {
+        if let Some(listing) = self.listings.get(self.made(), dir) {
             let found = listing.get(&key(name)).cloned();
             // Times are found without being listed.
             if found.is_some() || *dir != PastId::Snapshots {
@@ -202,6 +211,10 @@ impl Core {
             PastId::Versions { .. } => Ok(self.listing(dir)?.get(&key(name)).cloned()),
             PastId::Leaf { .. } | PastId::Version { .. } => Err(FsError::NotDir),
         }
+    }
+
+    fn made(&self) -> Made {
+        Made { at_ms: self.now_ms(), generation: self.tree.generation() }
     }
 
     /// The tree at a time that is not to come.
@@ -254,8 +267,8 @@ impl Core {
 
     /// Everything a virtual directory lists.
     fn listing(&self, dir: &PastId) -> Result<Listing, FsError> {
-        let now_ms = self.now_ms();
-        if let Some(known) = self.listings.get(now_ms, dir) {
+        let made = self.made();
+        if let Some(known) = self.listings.get(made, dir) {
             return Ok(known);
         }
         let entries: Vec<PastEntry> = match dir {
@@ -275,7 +288,7 @@ impl Core {
         let listing: BTreeMap<Key, PastEntry> =
             entries.into_iter().map(|entry| (key(&entry.name), entry)).collect();
         let listing = Arc::new(listing);
-        self.listings.keep(now_ms, dir, &listing);
+        self.listings.keep(made, dir, &listing);
         Ok(listing)
     }
 

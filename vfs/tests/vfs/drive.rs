@@ -16,6 +16,8 @@ use vfs::attr::Caller;
 use vfs::fs::Wait;
 use vfs::{Clock, Config, Fs, SealError, Sealer, StateError, Submit, Tree};
 
+// The example includes this file by its path, too.
+#[path = "drive/past.rs"]
 mod past;
 
 pub const ROOT: u64 = vfs::fs::ROOT_INO;

@@ -53,7 +53,7 @@ fn the_versions_of_a_file_are_files_in_a_folder_of_its_name() {
     }
     assert_eq!(world.ino(&format!("{folder}/2027-01-15T08.00.06Z scene.blend")), None);
     assert_eq!(world.ino(".history/nothing"), None);
-    // A new version is there once the listing is not fresh any more, and renames none.
+    // A new version is there as soon as it is published, and renames none.
     world.drive.set_time(T + 60_001);
     world.save("dir/scene.blend", b"four");
     world.pass(3_000);
@@ -102,6 +102,8 @@ fn numbers_follow_from_what_they_are_of_and_go_when_they_are_forgotten() {
         ".snapshots/first cut",
         ".snapshots/first cut/dir",
         ".snapshots/first cut/dir/scene.blend",
+        ".snapshots/2027-01-15T08:00:05Z",
+        ".snapshots/2027-01-15T08:00:05Z/dir",
         ".snapshots/2027-01-15T08:00:05Z/dir/scene.blend",
         ".history",
         ".history/dir",
@@ -109,6 +111,7 @@ fn numbers_follow_from_what_they_are_of_and_go_when_they_are_forgotten() {
         ".history/dir/scene.blend/2027-01-15T08.00.05Z scene.blend",
         "dir",
         "dir/scene.blend",
+        "dir/later",
     ];
     let inos: Vec<u64> = paths.iter().map(|path| world.ino(path).unwrap()).collect();
     let mut distinct = inos.clone();

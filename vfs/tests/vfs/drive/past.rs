@@ -56,6 +56,11 @@ fn entry_of(number: u64) -> EntryId {
 }
 
 impl Past for Drive {
+    fn generation(&self) -> u64 {
+        let published = self.0.lock().unwrap();
+        published.entries + published.snapshots.len() as u64
+    }
+
     fn snapshots(&self) -> Result<Vec<Snapshot>, StateError> {
         let published = self.0.lock().unwrap();
         let all = published.snapshots.iter().map(|(name, entries, ms)| Snapshot {
