@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test bench bench-sync bench-mount doc ci
+.PHONY: check fmt clippy deny test model bench bench-sync bench-mount doc ci
 
 check: fmt clippy deny
 
@@ -43,6 +43,12 @@ test:
 	fi; \
 	if [ -s $(SKIPS) ]; then echo "Tests that could not run here:"; sort $(SKIPS); fi; \
 	exit $$status
+
+# More of the random sequences that `make test` runs 10,000 of: MODEL_CASES in each of four parts.
+MODEL_CASES ?= 100000
+model:
+	$(CARGO) build --locked -p vfs --tests
+	MODEL_CASES=$(MODEL_CASES) $(CARGO) nextest run --locked --profile model -p vfs programs_see_a_posix_tree
 
 bench: bench-mount bench-sync
 

@@ -13,6 +13,7 @@ mod crash;
 mod dances;
 mod drive;
 mod files;
+mod model;
 mod mounts;
 mod names;
 mod remote;
