@@ -237,13 +237,14 @@ impl Machine {
         self.act(operation);
         self.steps += 1;
         let sealed = check::published(self, &before, operation);
-        // Where a name is given up, another's work may come to light.
+        // Where a name is given up, or a removed directory made again, another's work may come to light.
         let may_differ = matches!(
             operation,
             Operation::Sync
                 | Operation::Rename { .. }
                 | Operation::Unlink { .. }
                 | Operation::Rmdir { .. }
+                | Operation::Mkdir { .. }
         );
         if self.their.arrived && (overtaken || sealed || may_differ) {
             their::take_over(self);

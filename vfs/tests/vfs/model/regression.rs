@@ -165,3 +165,20 @@ fn a_file_that_is_being_written_is_listed_although_others_removed_its_name() {
         );
     }
 }
+
+#[test]
+fn a_directory_made_again_shows_what_others_put_into_it_meanwhile() {
+    let dir = at("", "d");
+    run(
+        TOGETHER,
+        [
+            Do::Mkdir { at: dir },
+            Do::SealAll,
+            Do::Sync,
+            Do::Rmdir { at: dir },
+            Do::Their(Theirs::Save(at("d", "a"))),
+            Do::Sync,
+            Do::Mkdir { at: dir },
+        ],
+    );
+}
