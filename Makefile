@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx bench bench-sync bench-mount bench-scale doc ci
+.PHONY: check fmt clippy deny test fsx model bench bench-sync bench-mount bench-scale doc ci
 
 check: fmt clippy deny
 
@@ -48,6 +48,12 @@ test:
 fsx:
 	$(CARGO) build --locked --workspace --bins --tests
 	ATELIER_FSX_OPS=1000000 $(CARGO) test --locked -p tests --test runner -- --nocapture fsx_finds
+
+# More of the random sequences that `make test` runs 10,000 of: MODEL_CASES in each of four parts.
+MODEL_CASES ?= 100000
+model:
+	$(CARGO) build --locked -p vfs --tests
+	MODEL_CASES=$(MODEL_CASES) $(CARGO) nextest run --locked --profile model -p vfs programs_see_a_posix_tree
 
 bench: bench-mount bench-sync
 

@@ -353,6 +353,9 @@ impl Core {
         {
             return Ok(false);
         }
+        if !self.written_in(state, dir).is_empty() {
+            return Ok(false);
+        }
         let mut after: Option<EntryName> = None;
         loop {
             let page = self.tree.list(dir, after.as_ref(), EMPTY_CHECK_PAGE)?;

@@ -12,12 +12,13 @@ use journal::id::DirId;
 use journal::name::EntryName;
 use journal::view::ViewKind;
 
-use super::{Core, Entry};
+use super::{Core, Entry, State};
 use crate::attr::{Caller, Kind};
 use crate::drafts::{DraftValue, Key};
 use crate::error::FsError;
+use crate::file::FileNode;
 use crate::handles::{Listable, Listed};
-use crate::inode::Table;
+use crate::inode::{Place, Table};
 use crate::past::{HISTORY, SNAPSHOTS};
 
 /// Published names asked for in one go.
@@ -142,16 +143,35 @@ impl Core {
         Ok(more)
     }
 
+    /// Names of a directory that have no draft and stand for a file that is being written: they stay while it is, also
+    /// when others have removed them.
+    pub(crate) fn written_in(&self, state: &State, dir: DirId) -> Vec<Place> {
+        let files: Vec<Arc<FileNode>> = self.dirty.lock().values().cloned().collect();
+        let places =
+            files.iter().filter_map(|file| Some((file.ino, file.meta.lock().place.clone()?)));
+        places
+            .filter(|(ino, place)| {
+                place.key.dir() == dir
+                    && state.drafts.get(&place.key).is_none()
+                    && state.table.at(&place.key).is_some_and(|(at, _)| at == *ino)
+            })
+            .map(|(_, place)| place)
+            .collect()
+    }
+
     /// Everything a directory shows now.
     fn list(&self, ino: u64, dir: DirId) -> Result<Vec<Listed>, FsError> {
         // The drafts first: what is published between the two looks is then seen twice, not never.
         let (drafted, parent_ino) = {
             let state = self.state();
-            let drafted: Vec<(Key, EntryName, Option<Kind>)> = state
+            let mut drafted: Vec<(Key, EntryName, Option<Kind>)> = state
                 .drafts
                 .in_dir(dir)
                 .map(|(key, draft)| (key.clone(), draft.name.clone(), kind_of(&draft.value)))
                 .collect();
+            let written = self.written_in(&state, dir);
+            drafted
+                .extend(written.into_iter().map(|place| (place.key, place.name, Some(Kind::File))));
             let parent = state.drafts.new_dir(dir).map(|(key, _)| key.dir());
             let parent = match parent {
                 None if dir != DirId::ROOT => self.tree.dir(dir)?.map(|node| node.parent),

@@ -525,6 +525,10 @@ impl Core {
     }
 
     fn publish_snapshot(&self, file: &Arc<FileNode>, body: &mut Body) -> Result<(), FsError> {
+        // Closed since the caller looked. Its name may be another file's by now, even one of the same number.
+        if !file.meta.lock().dirty {
+            return Ok(());
+        }
         let content = body.snapshot(&self.contents)?;
         let beside = self.change(|state| {
             let mut meta = file.meta.lock();

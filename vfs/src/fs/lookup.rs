@@ -163,7 +163,14 @@ impl Core {
     fn still(&self, kind: &NodeKind, view: &ViewNode) -> Result<bool, FsError> {
         match (kind, &view.kind) {
             (NodeKind::Dir(known), ViewKind::Dir { dir, .. }) => Ok(known == dir),
-            (NodeKind::Symlink(link), ViewKind::Symlink(value)) => Ok(*link.value.lock() == *value),
+            (NodeKind::Symlink(link), ViewKind::Symlink(value)) => {
+                let same = *link.value.lock() == *value;
+                if same {
+                    // Equal, but perhaps another version: a change replaces that one.
+                    *link.below.lock() = self.below_of_view(view, &view.shown)?;
+                }
+                Ok(same)
+            }
             (NodeKind::File(file), ViewKind::File(value)) => {
                 let mut meta = file.meta.lock();
                 let known = view.merged.iter().all(|version| meta.below.bases.contains(version));

@@ -246,9 +246,13 @@ impl Core {
         };
         self.seal_names(&needed)?;
         let placed = self.tree.dir(dir)?.ok_or(FsError::NotFound)?;
-        let bases = self.below(ends.to.0, &ends.to.1)?.bases;
+        // What stands at the name by now may be another's, whom the program has not seen: only what it replaces goes.
+        let mut bases = self.tree.gone_heads(ends.to.0, &ends.to.1)?;
+        if let Some(NodeKind::Dir(replaced)) = target.as_ref().map(|found| &found.kind) {
+            bases.extend(self.tree.dir(*replaced)?.map(|node| node.placement));
+        }
         let op = Op::Move { dir, from: placed.placement, to: ends.to.clone(), bases };
-        self.submit.seal(vec![op])?;
+        self.submit(vec![op])?;
         let moved = self
             .tree
             .dir(dir)?
@@ -297,6 +301,7 @@ impl Core {
         if a == b {
             return Ok(());
         }
+        self.above_exchanged(ends, a, b)?;
         for ino in [a, b] {
             let kind = self.state().table.get(ino).map(|node| node.kind.clone());
             if let Some(NodeKind::File(file)) = kind {
@@ -305,14 +310,8 @@ impl Core {
             }
         }
         let _sealing = self.sealing.lock();
-        let needed: Vec<Key> = {
-            let state = self.state();
-            let (a_chain, b_chain) =
-                (self.chain(&state, ends.from.0)?, self.chain(&state, ends.to.0)?);
-            let mut needed = [a_chain.unpublished, b_chain.unpublished].concat();
-            needed.extend([a_key.clone(), b_key.clone()]);
-            needed
-        };
+        let mut needed = self.above_exchanged(ends, a, b)?;
+        needed.extend([a_key.clone(), b_key.clone()]);
         self.seal_names(&needed)?;
         let a_view = self.tree.lookup(ends.from.0, &ends.from.1)?.ok_or(FsError::NotFound)?;
         let b_view = self.tree.lookup(ends.to.0, &ends.to.1)?.ok_or(FsError::NotFound)?;
@@ -320,7 +319,7 @@ impl Core {
             a: self.side(&ends.from, &a_view, &b_view)?,
             b: self.side(&ends.to, &b_view, &a_view)?,
         };
-        let versions = self.submit.seal(vec![op])?;
+        let versions = self.submit(vec![op])?;
         let first = versions.first().copied();
         let mut state = self.state();
         let kinds = [
@@ -333,10 +332,12 @@ impl Core {
             state.table.attach(ino, key.clone());
             let Some(kind) = state.table.get(ino).map(|node| node.kind.clone()) else { continue };
             self.replace_place(&mut state, &kind, key, name);
-            if let NodeKind::File(file) = &kind {
-                let mut meta = file.meta.lock();
-                let bases = version.into_iter().collect();
-                meta.below = Below { name: Some(name.clone()), bases, live: true, resolves: None };
+            let bases = version.into_iter().collect();
+            let below = Below { name: Some(name.clone()), bases, live: true, resolves: None };
+            match &kind {
+                NodeKind::File(file) => file.meta.lock().below = below,
+                NodeKind::Symlink(link) => *link.below.lock() = below,
+                NodeKind::Dir(_) | NodeKind::Past(_) => {}
             }
         }
         let now = self.clock.wall();
@@ -346,6 +347,20 @@ impl Core {
         }
         self.log_touched(&mut state);
         Ok(())
+    }
+
+    /// The unpublished directories above both ends, unless one end would come to lie in itself.
+    fn above_exchanged(&self, ends: &Ends, a: u64, b: u64) -> Result<Vec<Key>, FsError> {
+        let state = self.state();
+        let (above_a, above_b) = (self.chain(&state, ends.from.0)?, self.chain(&state, ends.to.0)?);
+        for (ino, above) in [(a, &above_b), (b, &above_a)] {
+            if let Some(NodeKind::Dir(dir)) = state.table.get(ino).map(|node| &node.kind)
+                && above.dirs.contains(dir)
+            {
+                return Err(FsError::Cycle);
+            }
+        }
+        Ok([above_a.unpublished, above_b.unpublished].concat())
     }
 
     /// One side of an exchange: what stands at `place` and what comes there.

@@ -118,14 +118,24 @@ impl Core {
     /// Publishes operations that are not drafts.
     pub(crate) fn seal_ops(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, FsError> {
         let _sealing = self.sealing.lock();
-        Ok(self.submit.seal(ops)?)
+        Ok(self.submit(ops)?)
+    }
+
+    /// Hands operations to the journal. What the spool log says of the names must not come back after a power cut older
+    /// than what is published of them, so the log is durable first. When it cannot be, the journal is the better place
+    /// for the work. The caller holds `sealing`.
+    pub(crate) fn submit(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {
+        if self.spool.sync().is_err() {
+            self.spool_failed();
+        }
+        self.submit.seal(ops)
     }
 
     /// Publishes a batch. The caller holds `sealing`.
     fn publish(&self, mut batch: Batch) -> Result<usize, SealError> {
         let ops = std::mem::take(&mut batch.ops);
         let count = ops.len();
-        let outcome = self.submit.seal(ops).and_then(|versions| {
+        let outcome = self.submit(ops).and_then(|versions| {
             if versions.len() == count {
                 Ok(versions)
             } else {

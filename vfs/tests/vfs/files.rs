@@ -36,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Fills with something no chunk repeats.
-fn pattern(fill: u8, at: u64, len: usize) -> Vec<u8> {
+pub fn pattern(fill: u8, at: u64, len: usize) -> Vec<u8> {
     (0..len as u64)
         .map(|i| (at + i).wrapping_mul(31).wrapping_add((at + i) >> 8) as u8 ^ fill)
         .collect()

@@ -17,6 +17,7 @@ mod dance;
 mod dances;
 mod drive;
 mod files;
+mod model;
 mod mounts;
 mod names;
 mod owners;
