@@ -36,7 +36,7 @@ const NEW_LOG_NAME: &str = "log.new";
 /// A log longer than this is written anew when most of it is history, bytes.
 const LOG_LEN_KEPT: u64 = 16 << 20;
 /// Step in which the log's file grows ahead of what is written, bytes.
-const GROW_BYTES: u64 = 1 << 20;
+const GROW_BYTES: u64 = 256 << 10;
 
 /// The log and the overlay files beside it.
 pub(crate) struct Spool {
@@ -288,12 +288,10 @@ fn write_new(dir: &Path, turn: Turn, changes: &[Change]) -> Result<Written, FsEr
     }
     let mut file = File::create(&new).map_err(at("create", &new))?;
     file.write_all(&bytes).map_err(at("write", &new))?;
+    file.sync_all().map_err(at("sync", &new))?;
     let len = bytes.len() as u64;
-    let mut written = Written { file: std::sync::Arc::new(file), len, file_len: len, upto: 0 };
-    written.grow(1);
-    written.file.sync_all().map_err(at("sync", &new))?;
     std::fs::rename(&new, &path).map_err(at("rename", &new))?;
     let dir_file = File::open(dir).map_err(at("open", dir))?;
     dir_file.sync_all().map_err(at("sync", dir))?;
-    Ok(written)
+    Ok(Written { file: std::sync::Arc::new(file), len, file_len: len, upto: 0 })
 }

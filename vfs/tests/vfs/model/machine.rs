@@ -5,7 +5,6 @@
 //! machine's plan only says what may be generated, and the reference lives here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -24,7 +23,7 @@ use vfs::fs::{Wait, XattrMode};
 use vfs::{Clock, Config, Fs, FsError, Sealer};
 
 use super::operation::{Access, Company, Offset, Operation, Place, operation};
-use super::pair::{Gate, Pair, Reached, When, id_key};
+use super::pair::{Gate, Pair, Reached, When, id_key, log_end};
 use super::reference::{Id, Kept, Node, Paths, ROOT, Reference, Value};
 use super::{check, their};
 use crate::drive::{Elsewhere, Hand, ME};
@@ -200,7 +199,7 @@ impl Machine {
     }
 
     fn log_len(&self) -> u64 {
-        std::fs::metadata(self.spool().join("log")).unwrap().size()
+        log_end(&self.spool().join("log"))
     }
 
     fn start(&mut self) {

@@ -3,6 +3,7 @@
 //! Both are real ones, over files that cost nothing to sync; they meet when told. Contents of the other member are in the
 //! store of this device, as if fetched.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -14,11 +15,12 @@ use journal::log::storage::DirStorage;
 use journal::member::admit_proof;
 use journal::op::Op;
 use journal::state::State;
-use journal::view::{DirNode, ViewNode};
+use journal::view::{DirNode, HistoryVersion, OnceNode, ViewNode};
 use journal::{
-    AppendError, DirId, EntryName, GenesisSpec, Journal, Now, Register, Role, Signer, VersionId,
+    AppendError, DirId, EntryName, GenesisSpec, Journal, Moment, Now, Register, Role, Signer,
+    VersionId,
 };
-use vfs::{SealError, StateError, Submit, Tree};
+use vfs::{Past, SealError, Snapshot, StateError, Submit, Told, Tree};
 
 /// Key of the chunk ids.
 pub fn id_key() -> IdKey {
@@ -166,8 +168,81 @@ impl Pair {
     }
 }
 
+/// Where the last whole frame of a spool log ends; its file reaches further. See docs/FORMAT.md.
+pub fn log_end(path: &Path) -> u64 {
+    let file = std::fs::File::open(path).unwrap();
+    let mut head = [0; 16];
+    if file.read_exact_at(&mut head, 0).is_err() {
+        return 0;
+    }
+    let mut end = 16;
+    let mut frame = [0; 8];
+    while file.read_exact_at(&mut frame, end).is_ok() {
+        let (len, crc) = frame.split_at(4);
+        let mut payload = vec![0; u32::from_le_bytes(len.try_into().unwrap()) as usize];
+        if payload.is_empty() || file.read_exact_at(&mut payload, end + 8).is_err() {
+            break;
+        }
+        let sealed = [&head[12..], len, &payload[..]].concat();
+        if crc32c::crc32c(&sealed).to_le_bytes() != *crc {
+            break;
+        }
+        end += 8 + payload.len() as u64;
+    }
+    end
+}
+
 fn unreadable(error: journal::StateError) -> StateError {
     StateError(Box::new(error))
+}
+
+impl Past for Pair {
+    fn generation(&self) -> u64 {
+        self.here.journal.counts().entries
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>, StateError> {
+        Ok(Vec::new())
+    }
+
+    fn existed(&self, moment: Moment) -> Result<bool, StateError> {
+        self.here.journal.existed(moment).map_err(unreadable)
+    }
+
+    fn differ(&self, one: Moment, other: Moment) -> Result<bool, StateError> {
+        self.here.journal.differ(one, other).map_err(unreadable)
+    }
+
+    fn lookup_then(
+        &self,
+        moment: Moment,
+        dir: DirId,
+        shown: &EntryName,
+    ) -> Result<Option<ViewNode>, StateError> {
+        let past = journal::Past::new(moment);
+        past.lookup(&self.here.journal, dir, shown).map_err(unreadable)
+    }
+
+    fn list_then(&self, moment: Moment, dir: DirId) -> Result<Vec<ViewNode>, StateError> {
+        journal::Past::new(moment).list(&self.here.journal, dir).map_err(unreadable)
+    }
+
+    fn once(&self, dir: DirId) -> Result<Vec<OnceNode>, StateError> {
+        self.here.journal.once(dir).map_err(unreadable)
+    }
+
+    fn once_at(&self, dir: DirId, name: &EntryName) -> Result<Option<OnceNode>, StateError> {
+        self.here.journal.once_at(dir, name).map_err(unreadable)
+    }
+
+    fn history(&self, dir: DirId, name: &EntryName) -> Result<Vec<HistoryVersion>, StateError> {
+        self.here.journal.history(dir, name).map_err(unreadable)
+    }
+
+    fn told(&self, dir: DirId, shown: &EntryName) -> Result<Option<Told>, StateError> {
+        let node = self.here.journal.lookup(dir, shown).map_err(unreadable)?;
+        Ok(node.map(|node| Told { node, arriving: false, author: String::new() }))
+    }
 }
 
 impl Tree for Pair {
@@ -208,8 +283,7 @@ impl Tree for Pair {
 
 impl Submit for Pair {
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {
-        let log = std::fs::metadata(&self.log).map_or(0, |log| log.len());
-        self.log_len.store(log, Ordering::SeqCst);
+        self.log_len.store(log_end(&self.log), Ordering::SeqCst);
         self.stop(When::Before);
         self.store.lock().unwrap().sync().map_err(|error| SealError::Failed(Box::new(error)))?;
         let authored = self.here.journal.author(&self.here.signer, ops.clone(), self.now());
