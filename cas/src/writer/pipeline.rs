@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! - records reach the manifest in the order their items were pushed;
-//! - at most as many batches are under way as the pool allows one writer; a failed batch fails everything after it;
+//! - at most as many batches are under way as the pool allows one writer; a failed batch fails everything after it, but
+//!   one that found no room on the disk stays, with all after it, and is stored when it is asked for again;
 //! - until a batch's records are in the manifest, its bytes can be read from memory.
 
 use std::collections::VecDeque;
@@ -24,6 +25,8 @@ use crate::store::{Inner, Room, Store, encode};
 const BATCH_LEN: usize = 1 << 20;
 /// Items of a batch.
 const BATCH_ITEMS: usize = 1_024;
+/// A batch that cannot be handed on, as the disk is full, grows to this many of its length before items are refused.
+const OVERFULL: usize = 4;
 
 /// A part of a content.
 #[derive(Debug)]
@@ -48,13 +51,20 @@ impl Item {
 
 type Outcome = Result<Vec<Record>, WriteError>;
 
+/// A batch that was handed on.
+struct UnderWay {
+    /// Where its records come; nothing after it found no room.
+    outcome: Option<Receiver<Outcome>>,
+    items: Arc<Vec<Item>>,
+}
+
 /// Takes items, gives a content.
 pub(crate) struct Pipeline {
     store: Store,
     builder: Builder,
     batch: Vec<Item>,
     batch_len: usize,
-    under_way: VecDeque<(Receiver<Outcome>, Arc<Vec<Item>>)>,
+    under_way: VecDeque<UnderWay>,
     failed: Option<WriteError>,
 }
 
@@ -88,10 +98,21 @@ impl Pipeline {
         if self.batch_len < BATCH_LEN && self.batch.len() < BATCH_ITEMS {
             return Ok(());
         }
+        match self.wait_for_turn() {
+            Ok(()) => {
+                self.submit();
+                Ok(())
+            }
+            Err(WriteError::Full) if self.batch_len < OVERFULL * BATCH_LEN => Ok(()),
+            failed => self.fail_on(failed),
+        }
+    }
+
+    /// Waits until one more batch may be handed on. On a full disk nothing is lost by that, and nothing more is taken.
+    pub(crate) fn wait_for_turn(&mut self) -> Result<(), WriteError> {
         while self.under_way.len() >= self.store.0.pool().jobs_max() {
             self.take_one()?;
         }
-        self.submit();
         Ok(())
     }
 
@@ -100,10 +121,11 @@ impl Pipeline {
         self.check()?;
         if self.under_way.is_empty() {
             // Nothing to wait behind: a small file is not worth a change of threads.
-            let batch = std::mem::take(&mut self.batch);
+            let outcome = process(&self.store.0, &self.batch);
+            self.add(outcome)?;
+            self.batch.clear();
             self.batch_len = 0;
-            let outcome = process(&self.store.0, &batch);
-            return self.add(outcome);
+            return Ok(());
         }
         self.submit();
         while !self.under_way.is_empty() {
@@ -148,7 +170,7 @@ impl Pipeline {
         let (sender, receiver) = bounded(1);
         let store = self.store.0.clone();
         let job_items = items.clone();
-        self.under_way.push_back((receiver, items));
+        self.under_way.push_back(UnderWay { outcome: Some(receiver), items });
         self.store.0.pool().run(Box::new(move || {
             // A writer that was given up does not wait for its outcome.
             let _ = sender.send(process(&store, &job_items));
@@ -157,20 +179,36 @@ impl Pipeline {
 
     /// Takes the records of the oldest batch.
     fn take_one(&mut self) -> Result<(), WriteError> {
-        let Some((receiver, _)) = self.under_way.front() else { return Ok(()) };
+        let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
         // A worker that died has let go of its sender.
-        let outcome = receiver.recv().unwrap_or(Err(WriteError::Closed));
-        self.under_way.pop_front();
-        self.add(outcome)
+        let before =
+            oldest.outcome.take().map(|from| from.recv().unwrap_or(Err(WriteError::Closed)));
+        let outcome = match before {
+            // There may be room since.
+            None | Some(Err(WriteError::Full)) => process(&self.store.0, &oldest.items),
+            Some(other) => other,
+        };
+        let added = self.add(outcome);
+        if !matches!(added, Err(WriteError::Full)) {
+            self.under_way.pop_front();
+        }
+        added
     }
 
     fn add(&mut self, outcome: Outcome) -> Result<(), WriteError> {
         let store = self.store.0.clone();
+        // All records or none, so that the batch can be asked for again.
+        let mut builder = self.builder.clone();
         let added = outcome.and_then(|records| {
-            records.into_iter().try_for_each(|record| {
-                self.builder.push(record, &mut |bytes| put_node(&store, &bytes))
-            })
+            records
+                .into_iter()
+                .try_for_each(|record| builder.push(record, &mut |bytes| put_node(&store, &bytes)))
         });
+        match added {
+            Ok(()) => self.builder = builder,
+            Err(WriteError::Full) => return Err(WriteError::Full),
+            Err(_) => {}
+        }
         self.fail_on(added)
     }
 
@@ -189,7 +227,7 @@ impl Pipeline {
         self.read_built(offset, old)?;
         let mut at = offset.max(built);
         let mut start = built;
-        let waiting = self.under_way.iter().flat_map(|(_, items)| items.iter());
+        let waiting = self.under_way.iter().flat_map(|batch| batch.items.iter());
         for item in waiting.chain(&self.batch) {
             if rest.is_empty() {
                 break;
