@@ -683,8 +683,8 @@ fn a_disk_that_fills_up_between_any_two_steps_of_a_write_costs_nothing_accepted(
     ann.unmount()?;
     ann.mount()?;
     ensure!(fs::read(ann.path("late")).context("a synced file is lost")? == bytes(8));
-    ann.cli(&["sync"])?;
     fs::remove_file(ann.path("late"))?;
+    ann.cli(&["sync"])?;
     ensure!(fs::read(ann.path("after"))? == bytes(10));
     ensure!(fs::read(ann.path("no room"))? == bytes(9)[..taken], "it was not finished later");
     whole(&ann)?;
