@@ -59,8 +59,10 @@ impl Writer {
         self.len() == 0
     }
 
-    /// Appends bytes. [`WriteError::Full`] before any of them is taken; after another error the writer is of no use.
+    /// Appends bytes. [`WriteError::Full`] before any of them is taken, and what was taken before can be finished when
+    /// there is room again; after another error the writer is of no use.
     pub fn write(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        self.pipeline.wait_for_turn()?;
         self.pipeline.store().room_for(data.len() as u64)?;
         self.push(data)
     }
@@ -127,7 +129,8 @@ impl Writer {
         self.pipeline.finish()
     }
 
-    /// The content of what has been written so far; writing can go on.
+    /// The content of what has been written so far; writing can go on, and after [`WriteError::Full`] this can be asked
+    /// for again.
     pub fn snapshot(&mut self) -> Result<Content, WriteError> {
         self.pipeline.settle()?;
         let rest = self.rest();

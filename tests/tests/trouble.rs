@@ -545,12 +545,18 @@ impl FullDisk {
     /// Fills it until only `left` bytes are free.
     fn fill(&self, left: u64) -> Result<()> {
         let ballast = OpenOptions::new().append(true).create(true).open(self.at.join("ballast"))?;
-        let have = ballast.metadata()?.len();
-        let more = self.free()?.saturating_sub(left);
-        match rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), have, more) {
-            Ok(()) | Err(Errno::NOSPC) => Ok(()),
-            Err(error) => Err(error).context("fill the disk"),
+        // In smaller and smaller pieces: one that does not fit is refused whole.
+        let mut piece = self.free()?.saturating_sub(left);
+        while piece >= 4096 && self.free()? > left {
+            let have = ballast.metadata()?.len();
+            let none = rustix::fs::FallocateFlags::empty();
+            match rustix::fs::fallocate(&ballast, none, have, piece.min(self.free()? - left)) {
+                Ok(()) => {}
+                Err(Errno::NOSPC) => piece /= 2,
+                Err(error) => return Err(error).context("fill the disk"),
+            }
         }
+        Ok(())
     }
 
     fn make_room(&self) -> Result<()> {
@@ -651,19 +657,36 @@ fn a_disk_that_fills_up_between_any_two_steps_of_a_write_costs_nothing_accepted(
     late.write_all(&bytes(8))?;
     late.sync_all()?;
     disk.fill(0)?;
-    ensure!(is_full(fs::write(ann.path("no"), bytes(9))), "bytes were taken onto no room at all");
+    // What is written is taken as far as the last look at the disk allowed, and not one byte is synced.
+    let mut no_room = File::create(ann.path("no room"))?;
+    let taken = no_room.write_all(&bytes(9));
+    ensure!(
+        taken.is_ok() || is_full(taken),
+        "a write onto no room at all fails otherwise\n{}",
+        ann.log_tail()
+    );
+    let taken = no_room.metadata()?.len() as usize;
+    let synced = no_room.sync_all().err().map(|error| error.kind());
+    ensure!(synced == Some(ErrorKind::StorageFull), "synced on no room at all: {synced:?}");
+    drop(no_room);
     drop(late);
     ann.status().context("status on a disk without any room")?;
     ensure!(fs::read(ann.path("renamed"))? == bytes(1), "a full disk cannot be read");
     disk.make_room()?;
     fs::write(ann.path("after"), bytes(10)).context("there is room again")?;
+    let kept = fs::read(ann.path("no room")).context("what was taken without room")?;
+    ensure!(
+        kept == bytes(9)[..taken],
+        "of {taken} bytes taken without room {} are left",
+        kept.len()
+    );
     ann.unmount()?;
     ann.mount()?;
     ensure!(fs::read(ann.path("late")).context("a synced file is lost")? == bytes(8));
-    ann.cli(&["sync"])?;
     fs::remove_file(ann.path("late"))?;
+    ann.cli(&["sync"])?;
     ensure!(fs::read(ann.path("after"))? == bytes(10));
-    fs::remove_file(ann.path("no")).ok();
+    ensure!(fs::read(ann.path("no room"))? == bytes(9)[..taken], "it was not finished later");
     whole(&ann)?;
     ann.unmount()?;
     drop(disk);

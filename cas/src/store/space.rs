@@ -43,7 +43,9 @@ impl Space {
         if free < len {
             return Err(WriteError::Full);
         }
-        let budget = free.min(LOOK_BYTES).min(self.reserve / 4);
+        // Without a reserve nothing is promised that could be broken.
+        let part = if self.reserve == 0 { LOOK_BYTES } else { self.reserve / 4 };
+        let budget = free.min(LOOK_BYTES).min(part);
         self.budget.store(i64::try_from(budget).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }

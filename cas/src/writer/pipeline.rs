@@ -4,7 +4,8 @@
 //!
 //! Invariants:
 //! - records reach the manifest in the order their items were pushed;
-//! - at most as many batches are under way as the pool allows one writer; a failed batch fails everything after it;
+//! - at most as many batches are under way as the pool allows one writer; a failed batch fails everything after it, but
+//!   one that found no room on the disk stays, with all after it, and is stored when it is asked for again;
 //! - until a batch's records are in the manifest, its bytes can be read from memory;
 //! - what batches and manifest rely on is known to the store, so that it is not collected.
 
@@ -26,6 +27,8 @@ use crate::store::{Hold, Inner, Relied, Room, Store, Unfinished, encode};
 const BATCH_LEN: usize = 1 << 20;
 /// Items of a batch.
 const BATCH_ITEMS: usize = 1_024;
+/// A batch that cannot be handed on, as the disk is full, grows to this many of its length before items are refused.
+const OVERFULL: usize = 4;
 
 /// A part of a content.
 #[derive(Debug)]
@@ -50,13 +53,21 @@ impl Item {
 
 type Outcome = Result<Vec<Record>, WriteError>;
 
+/// A batch that was handed on.
+struct UnderWay {
+    /// Where its records come; nothing after it found no room.
+    outcome: Option<Receiver<Outcome>>,
+    items: Arc<Vec<Item>>,
+    relied: Arc<Relied>,
+}
+
 /// Takes items, gives a content.
 pub(crate) struct Pipeline {
     store: Store,
     unfinished: Arc<Unfinished>,
     batch: Vec<Item>,
     batch_len: usize,
-    under_way: VecDeque<(Receiver<Outcome>, Arc<Vec<Item>>)>,
+    under_way: VecDeque<UnderWay>,
     failed: Option<WriteError>,
 }
 
@@ -95,10 +106,21 @@ impl Pipeline {
         if self.batch_len < BATCH_LEN && self.batch.len() < BATCH_ITEMS {
             return Ok(());
         }
+        match self.wait_for_turn() {
+            Ok(()) => {
+                self.submit();
+                Ok(())
+            }
+            Err(WriteError::Full) if self.batch_len < OVERFULL * BATCH_LEN => Ok(()),
+            failed => self.fail_on(failed),
+        }
+    }
+
+    /// Waits until one more batch may be handed on. On a full disk nothing is lost by that, and nothing more is taken.
+    pub(crate) fn wait_for_turn(&mut self) -> Result<(), WriteError> {
         while self.under_way.len() >= self.store.0.pool().jobs_max() {
             self.take_one()?;
         }
-        self.submit();
         Ok(())
     }
 
@@ -107,11 +129,15 @@ impl Pipeline {
         self.check()?;
         if self.under_way.is_empty() {
             // Nothing to wait behind: a small file is not worth a change of threads.
-            let batch = std::mem::take(&mut self.batch);
-            self.batch_len = 0;
             let relied = self.new_batch();
-            let outcome = process(&self.store.0, &batch, &relied);
-            return self.add(outcome);
+            let outcome = process(&self.store.0, &self.batch, &relied);
+            let added = self.add(outcome);
+            // The manifest relies on it by now, or nobody until it is asked for again.
+            self.unfinished.batches.lock().pop_front();
+            added?;
+            self.batch.clear();
+            self.batch_len = 0;
+            return Ok(());
         }
         self.submit();
         while !self.under_way.is_empty() {
@@ -164,7 +190,8 @@ impl Pipeline {
         let store = self.store.0.clone();
         let job_items = items.clone();
         let relied = self.new_batch();
-        self.under_way.push_back((receiver, items));
+        let outcome = Some(receiver);
+        self.under_way.push_back(UnderWay { outcome, items, relied: relied.clone() });
         self.store.0.pool().run(Box::new(move || {
             // A writer that was given up does not wait for its outcome.
             let _ = sender.send(process(&store, &job_items, &relied));
@@ -173,22 +200,40 @@ impl Pipeline {
 
     /// Takes the records of the oldest batch.
     fn take_one(&mut self) -> Result<(), WriteError> {
-        let Some((receiver, _)) = self.under_way.front() else { return Ok(()) };
+        let Some(oldest) = self.under_way.front_mut() else { return Ok(()) };
         // A worker that died has let go of its sender.
-        let outcome = receiver.recv().unwrap_or(Err(WriteError::Closed));
-        self.under_way.pop_front();
-        self.add(outcome)
+        let before =
+            oldest.outcome.take().map(|from| from.recv().unwrap_or(Err(WriteError::Closed)));
+        let outcome = match before {
+            // There may be room since.
+            None | Some(Err(WriteError::Full)) => process(&self.store.0, &oldest.items, &oldest.relied),
+            Some(other) => other,
+        };
+        let added = self.add(outcome);
+        if !matches!(added, Err(WriteError::Full)) {
+            self.under_way.pop_front();
+            self.unfinished.batches.lock().pop_front();
+        }
+        added
     }
 
-    /// What the oldest batch relies on passes to the manifest.
+    /// Puts a batch's records into the manifest, which relies on them from then on.
     fn add(&mut self, outcome: Outcome) -> Result<(), WriteError> {
+        // All records or none, so that the batch can be asked for again. Locked throughout: nodes that are stored on the
+        // way are nobody's until the manifest has them.
+        let mut manifest = self.unfinished.builder.lock();
+        let mut builder = manifest.clone();
         let added = outcome.and_then(|records| {
-            let mut builder = self.unfinished.builder.lock();
             records.into_iter().try_for_each(|record| {
                 builder.push(record, &mut |bytes| put_node(&self.store.0, &bytes))
             })
         });
-        self.unfinished.batches.lock().pop_front();
+        match added {
+            Ok(()) => *manifest = builder,
+            Err(WriteError::Full) => return Err(WriteError::Full),
+            Err(_) => {}
+        }
+        drop(manifest);
         self.fail_on(added)
     }
 
@@ -214,7 +259,7 @@ impl Pipeline {
         self.read_built(offset, old)?;
         let mut at = offset.max(built);
         let mut start = built;
-        let waiting = self.under_way.iter().flat_map(|(_, items)| items.iter());
+        let waiting = self.under_way.iter().flat_map(|batch| batch.items.iter());
         for item in waiting.chain(&self.batch) {
             if rest.is_empty() {
                 break;

@@ -231,3 +231,40 @@ proptest! {
 }
 
 const GOLDEN_CONTENT: &str = "m4f8606038e2063b1672423609628a14fe5e7eda33001c57bdfefb973309706fb";
+
+#[test]
+fn what_was_taken_before_the_disk_was_full_is_finished_when_there_is_room() {
+    let data = noise(9 << 20, 13);
+    for (before, capacity) in [(1, 4_000), (300_000, 4_000), (2 << 20, 1 << 20), (5 << 20, 3 << 20)]
+    {
+        let disk = crate::backend::mem::MemBackend::new();
+        let store = Store::on_backend(Arc::new(disk.clone()), KEY).unwrap();
+        let mut writer = store.writer_as(Class::Cdc16K);
+        writer.write(&data[..before]).unwrap();
+        disk.faults(|faults| faults.capacity = Some(capacity));
+        let mut taken = before;
+        for part in data[before..].chunks(100_000) {
+            let len = writer.len();
+            match writer.write(part) {
+                Ok(()) => taken += part.len(),
+                Err(WriteError::Full) => {
+                    assert_eq!(writer.len(), len, "a refused write was taken in part");
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(taken < data.len(), "nothing was refused");
+        assert!(matches!(writer.snapshot(), Err(WriteError::Full)), "{taken} bytes on a full disk");
+        let mut read = vec![0; taken];
+        assert_eq!(writer.read_at(0, &mut read).unwrap(), taken);
+        assert!(read == data[..taken], "taken and not readable");
+        disk.faults(|faults| faults.capacity = None);
+        let content = writer.snapshot().unwrap();
+        assert_eq!(content.len, taken as u64);
+        assert!(read_all(&store, content) == data[..taken]);
+        writer.write(&data[taken..]).unwrap();
+        let expected = write_in(&Store::in_memory(KEY), Class::Cdc16K, &data, 1 << 20);
+        assert_eq!(writer.finish().unwrap(), expected);
+    }
+}
