@@ -67,6 +67,11 @@ impl DriveService {
         self.drive.seal_drafts().map_err(|e| Failure::of(&e))
     }
 
+    /// What was saved a moment ago is part of the answer to a question.
+    fn seal_saves(&self) -> Result<(), Failure> {
+        self.drive.seal_saves().map_err(|e| Failure::of(&e))
+    }
+
     fn invite(&self, role: Role, expires_s: u64, uses: u32) -> Result<Response, Failure> {
         self.must_own()?;
         if expires_s == 0 || expires_s > EXPIRES_MAX_S || uses == 0 {
@@ -128,7 +133,7 @@ impl Service for DriveService {
             Request::Invite { role, expires_s, uses } => self.invite(role, expires_s, uses),
             Request::Sync { timeout_ms } => self.sync(timeout_ms),
             Request::History { path } => {
-                self.seal()?;
+                self.seal_saves()?;
                 let found = drive.history(&path).map_err(|e| Failure::of(&e))?;
                 found.map(Response::History).ok_or_else(|| Failure::no_such_file(&path))
             }
@@ -146,7 +151,7 @@ impl Service for DriveService {
                 Ok(Response::Snapshots(rows))
             }
             Request::Conflicts => {
-                self.seal()?;
+                self.seal_saves()?;
                 let reports = drive.conflict_reports().map_err(|e| Failure::of(&e))?;
                 Ok(Response::Conflicts(reports))
             }
@@ -162,7 +167,7 @@ impl Service for DriveService {
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })
             }
             Request::Verify { repair } => {
-                self.seal()?;
+                self.seal_saves()?;
                 drive.verify(repair, progress).map(Response::Verified)
             }
             Request::Gc { dry_run, keep_all_s, keep_daily_s } => {

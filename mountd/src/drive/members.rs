@@ -48,6 +48,14 @@ impl Drive {
         }
     }
 
+    /// Publishes finished saves that the file system still has as drafts, and no part of one.
+    pub fn seal_saves(&self) -> Result<(), vfs::SealError> {
+        match self.fs() {
+            Some(fs) => fs.seal_settled(),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until everybody connected has everything, as `net` defines it.
     pub fn sync_with_all(&self, wait: Duration) -> net::Synced {
         self.net().map(|net| net.sync_barrier_blocking(wait)).unwrap_or_default()

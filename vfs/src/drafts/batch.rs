@@ -92,6 +92,19 @@ impl Drafts {
 
     /// Takes everything that is finished, whatever it waits for.
     pub fn take_all(&mut self, limits: Limits) -> Option<Batch> {
+        self.take_where(limits, |_, _| true)
+    }
+
+    /// Takes everything that waits for nothing but quiet.
+    pub fn take_settled(&mut self, now_ms: u64, limits: Limits) -> Option<Batch> {
+        self.take_where(limits, |drafts, groups| drafts.held_until(groups, now_ms).is_none())
+    }
+
+    fn take_where(
+        &mut self,
+        limits: Limits,
+        wants: impl Fn(&Self, &HashSet<u64>) -> bool,
+    ) -> Option<Batch> {
         let mut picked = Picked::default();
         let mut oldest: Vec<(u64, u64)> = self
             .groups
@@ -107,7 +120,7 @@ impl Drafts {
                 break;
             }
             let wanted = self.closure([group]);
-            if !self.is_aside(&wanted) {
+            if !self.is_aside(&wanted) && wants(self, &wanted) {
                 picked.groups(self, wanted);
             }
         }

@@ -15,7 +15,7 @@ use journal::name::Register;
 use journal::op::Op;
 
 use super::{Core, State};
-use crate::drafts::{Batch, Below, DraftValue, Key, Limits, Refused};
+use crate::drafts::{Batch, Below, DraftValue, Drafts, Key, Limits, Refused};
 use crate::error::FsError;
 use crate::file::FileNode;
 use crate::inode::NodeKind;
@@ -61,12 +61,32 @@ impl Core {
     /// when something else fails.
     pub fn seal_all(&self) -> Result<(), SealError> {
         let files = self.publish_open_files();
+        self.seal_batches(Drafts::take_all)?;
+        files?;
+        match self.state().drafts.refused() {
+            0 => Ok(()),
+            refused => Err(SealError::Refused(format!("changes set aside: {refused}").into())),
+        }
+    }
+
+    /// Publishes what waits for nothing but quiet, so that a question is answered with the last save. A file that is
+    /// being written and a save that is under way stay as they are: asking makes no version of a part.
+    pub fn seal_settled(&self) -> Result<(), SealError> {
+        let now_ms = self.now_ms();
+        self.seal_batches(|drafts, limits| drafts.take_settled(now_ms, limits))
+    }
+
+    /// Publishes what `take` gives until it gives no more.
+    fn seal_batches(
+        &self,
+        mut take: impl FnMut(&mut Drafts, Limits) -> Option<Batch>,
+    ) -> Result<(), SealError> {
         let _sealing = self.sealing.lock();
         loop {
             let batch = {
                 let mut state = self.state();
                 let limits = state.limits();
-                let batch = state.drafts.take_all(limits);
+                let batch = take(&mut state.drafts, limits);
                 self.log_touched(&mut state);
                 batch
             };
@@ -74,13 +94,8 @@ impl Core {
                 // Parted or set aside: the rest goes on.
                 Some(Ok(_) | Err(SealError::Refused(_))) => {}
                 Some(Err(error)) => return Err(error),
-                None => break,
+                None => return Ok(()),
             }
-        }
-        files?;
-        match self.state().drafts.refused() {
-            0 => Ok(()),
-            refused => Err(SealError::Refused(format!("changes set aside: {refused}").into())),
         }
     }
 

@@ -485,6 +485,30 @@ fn what_one_process_saved_is_a_version_before_another_replaces_it() {
 }
 
 #[test]
+fn a_question_in_the_middle_of_a_save_makes_no_version_of_a_part() {
+    let world = World::new();
+    world.save("s.blend", b"old");
+    world.save("open", b"old");
+    world.pass(3_000);
+    world.save("closed", b"closed");
+    world.save("s.blend@", b"new");
+    world.rename("s.blend", "s.blend1");
+    let open = world.open("open", OFlags::WRONLY | OFlags::TRUNC);
+    world.write(open, 0, b"a pa");
+    world.fs().seal_settled().unwrap();
+    assert_eq!(world.published("closed").unwrap(), b"closed", "a finished save is not told");
+    assert_eq!(world.published("s.blend").unwrap(), b"old", "the moment of a rename is told");
+    assert_eq!(world.published("open").unwrap(), b"old", "a part is told");
+    world.write(open, 4, b"rt");
+    world.close(open);
+    world.rename("s.blend@", "s.blend");
+    world.fs().seal_settled().unwrap();
+    assert_eq!(world.published("s.blend").unwrap(), b"new");
+    assert_eq!(world.published("s.blend1").unwrap(), b"old");
+    assert_eq!(world.published("open").unwrap(), b"a part");
+}
+
+#[test]
 fn what_another_process_replaces_in_the_middle_of_a_save_makes_no_gap() {
     let world = World::new();
     world.save("s.blend", b"old");
