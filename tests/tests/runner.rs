@@ -12,6 +12,7 @@ mod blender;
 mod cli;
 mod crash;
 mod demo;
+mod gc;
 mod hosts;
 mod malice;
 mod posix;
