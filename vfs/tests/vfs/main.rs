@@ -9,6 +9,7 @@
     unreachable_pub
 )]
 
+mod collect;
 mod crash;
 mod dances;
 mod drive;
