@@ -133,6 +133,16 @@ fn packs_without_anything_needed_go_at_no_cost() {
 }
 
 #[test]
+fn the_empty_content_is_never_gone() {
+    let store = Store::in_memory(KEY);
+    let empty = write(&store, b"");
+    write(&store, &noise(1_000, 1));
+    collect(&store, &[]);
+    assert!(store.pin(empty).is_ok());
+    assert_eq!(store.usage().chunks, 1);
+}
+
+#[test]
 fn one_collection_at_a_time_and_the_next_after_it() {
     let store = Store::in_memory(KEY);
     let first = store.collect().unwrap();
