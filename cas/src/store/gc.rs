@@ -144,6 +144,8 @@ impl Store {
             let usage = appender.usage();
             let seed = usage.stored_bytes.rotate_left(32) ^ usage.chunks ^ u64::from(appender.next);
             let marks = Marks::new(usage.chunks, seed);
+            // Every empty file is this one record: not worth telling one that is gone from one that is not.
+            marks.set(&ChunkId::of(&self.0.key, &[]));
             let run = Arc::new(Run { marks, below: Default::default() });
             *running = Some(run.clone());
             (run, appender.next)

@@ -552,7 +552,10 @@ fn random_peers_that_come_go_lie_and_lack_end_with_everything_here() {
             let peer = 1 + rng.below(3) as u8;
             match rng.below(13) {
                 12 => {
-                    world.scheduler.unwant(&[contents[rng.below(40)].id], world.now_ms);
+                    let id = contents[rng.below(40)].id;
+                    world.scheduler.unwant(&[id], world.now_ms);
+                    // Whoever wants it again may be told again.
+                    world.out_of_reach.remove(&id);
                     world.carry_out();
                 }
                 0 => {

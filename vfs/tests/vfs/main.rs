@@ -9,6 +9,7 @@
     unreachable_pub
 )]
 
+mod collect;
 mod copies;
 mod crash;
 #[path = "../../../tests/src/harness/dance.rs"]

@@ -133,6 +133,16 @@ fn packs_without_anything_needed_go_at_no_cost() {
 }
 
 #[test]
+fn the_empty_content_is_never_gone() {
+    let store = Store::in_memory(KEY);
+    let empty = write(&store, b"");
+    write(&store, &noise(1_000, 1));
+    collect(&store, &[]);
+    assert!(store.pin(empty).is_ok());
+    assert_eq!(store.usage().chunks, 1);
+}
+
+#[test]
 fn one_collection_at_a_time_and_the_next_after_it() {
     let store = Store::in_memory(KEY);
     let first = store.collect().unwrap();
@@ -197,8 +207,11 @@ fn who_is_told_of_a_chunk_during_a_collection_has_it() {
         let collector = store.collect().unwrap();
         // A save of the same bytes: nothing is stored, all of it relies on what is here.
         assert_eq!(write(store, &bytes), content);
+        // And one of other bytes, which lie in a pack that is older than the collection.
+        let fresh = write(store, &noise(100_000, 3));
         collector.sweep(Sweep::Remove, &mut go_on).unwrap();
         reads(store, content, &bytes);
+        reads(store, fresh, &noise(100_000, 3));
         assert!(!store.has(&other.id.root()));
     });
 }
@@ -249,18 +262,18 @@ impl Edits for One {
 
 #[test]
 fn a_change_in_place_during_a_collection_keeps_what_it_takes_over() {
-    each(|store| {
-        // Long enough for nodes that are taken over as a whole.
-        let mut bytes = noise(24_000_000, 1);
-        let content = write(store, &bytes);
-        let reader = store.read(content).unwrap();
-        let collector = store.collect().unwrap();
-        let at = 20_000_000..20_000_100;
-        let changed = rewrite(store, Some(&reader), &One(at.clone()), content.len).unwrap();
-        bytes[at.start as usize..at.end as usize].fill(7);
-        collector.sweep(Sweep::Remove, &mut go_on).unwrap();
-        reads(store, changed, &bytes);
-    });
+    let store = Store::in_memory(KEY);
+    // More chunks before the change than one node can name, so that a node is taken over as a whole.
+    let mut bytes = noise(90_000_000, 1);
+    let content = write(&store, &bytes);
+    let reader = store.read(content).unwrap();
+    assert!(reader.chunk_ids().count() > 2_000);
+    let collector = store.collect().unwrap();
+    let at = 89_000_000..89_000_100;
+    let changed = rewrite(&store, Some(&reader), &One(at.clone()), content.len).unwrap();
+    bytes[at.start as usize..at.end as usize].fill(7);
+    collector.sweep(Sweep::Remove, &mut go_on).unwrap();
+    reads(&store, changed, &bytes);
 }
 
 #[test]
@@ -512,6 +525,49 @@ fn readers_and_writers_beside_collections_miss_nothing() {
     let seeds = 100..105;
     seeds.for_each(|seed| assert!(store.pin(write(&store, &noise(120_000, seed))).is_ok()));
     assert_eq!(store.scrub(&mut |_| {}).unwrap().bad, []);
+}
+
+#[test]
+fn at_whatever_moment_of_a_sweep_one_is_told_of_a_chunk_it_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(config(dir.path())).unwrap();
+    let (mut told, mut gone) = (0, 0);
+    for round in 0..400u64 {
+        let ids: Vec<ChunkId> =
+            (0..600).map(|n| store.put(&(round * 1_000 + n).to_le_bytes()).unwrap()).collect();
+        store.sync().unwrap();
+        let asked = ids[(round % 600) as usize];
+        let read = ids[((round + 300) % 600) as usize];
+        let collector = store.collect().unwrap();
+        let swept = AtomicBool::new(false);
+        let answer = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                // At another moment each time.
+                (0..round * 37 % 6_000).for_each(|_| std::hint::spin_loop());
+                store.has(&asked)
+            });
+            let reading = scope.spawn(|| {
+                while !swept.load(Ordering::Acquire) {
+                    match store.get(&read) {
+                        Ok(_) | Err(ReadError::Missing { .. }) => {}
+                        Err(error) => panic!("round {round}: {error}"),
+                    }
+                }
+            });
+            collector.sweep(Sweep::Remove, &mut go_on).unwrap();
+            swept.store(true, Ordering::Release);
+            reading.join().unwrap();
+            asking.join().unwrap()
+        });
+        match answer {
+            true => assert!(store.get(&asked).is_ok(), "round {round}: told of, and gone"),
+            false => gone += 1,
+        }
+        told += u64::from(answer);
+        collect(&store, &[]);
+    }
+    assert!(told > 0 && gone > 0, "{told} told, {gone} gone: the moments were all alike");
+    assert_eq!(store.quarantined(), []);
 }
 
 proptest! {
