@@ -17,3 +17,4 @@ mod model;
 mod mounts;
 mod names;
 mod remote;
+mod stress;
