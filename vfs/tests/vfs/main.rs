@@ -24,3 +24,4 @@ mod names;
 mod owners;
 mod past;
 mod remote;
+mod stress;
