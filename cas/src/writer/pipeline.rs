@@ -206,7 +206,9 @@ impl Pipeline {
             oldest.outcome.take().map(|from| from.recv().unwrap_or(Err(WriteError::Closed)));
         let outcome = match before {
             // There may be room since.
-            None | Some(Err(WriteError::Full)) => process(&self.store.0, &oldest.items, &oldest.relied),
+            None | Some(Err(WriteError::Full)) => {
+                process(&self.store.0, &oldest.items, &oldest.relied)
+            }
             Some(other) => other,
         };
         let added = self.add(outcome);
