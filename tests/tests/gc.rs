@@ -315,3 +315,35 @@ fn a_clock_that_is_years_ahead_lets_go_of_nothing() -> Result<()> {
     ensure!(packs(&ann)? > 4 * MIB);
     sound(&ann)
 }
+
+#[test]
+fn a_restore_brings_collected_bytes_from_who_still_has_them_or_changes_nothing() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let (ann, mut bob) = two(&site)?;
+    save_versions(&ann, "scene", 1 << 20, 0..3)?;
+    agree(&[&ann, &bob])?;
+    let versions = ann.history("scene")?;
+    let oldest = versions.last().and_then(|row| row["version"].as_str()).context("no version")?;
+    gc(&ann, &NOTHING)?;
+    ensure!(packs(&ann)? < 2 * MIB, "nothing was collected");
+    let now = fs::read(ann.path("scene"))?;
+
+    bob.unmount()?;
+    let scene = ann.path("scene");
+    let restore = ["restore", text(&scene)?, "--version", oldest];
+    let refused = ann.try_raw(&restore)?;
+    ensure!(refused.code == 1 && refused.err.contains("gone"), "{}: {}", refused.code, refused.err);
+    ensure!(fs::read(&scene)? == now, "a refused restore changed the file");
+    ensure!(ann.history("scene")?.len() == versions.len(), "a refused restore made a version");
+
+    // Bob has collected nothing.
+    bob.mount()?;
+    ann.wait_online(1)?;
+    let restored = ann.try_raw(&restore)?;
+    ensure!(restored.code == 0, "{}{}", restored.out, restored.err);
+    ensure!(fs::read(&scene)? == tree::random_bytes(1 << 20, 0), "another version was restored");
+    gc(&ann, &[])?;
+    ensure!(fs::read(&scene)? == tree::random_bytes(1 << 20, 0), "what was restored was collected");
+    sound(&ann)
+}

@@ -7,12 +7,15 @@
 //!
 //! Invariants:
 //! - no bytes are copied: a restored file names the content it had;
+//! - what is restored can be read: its bytes are here and stay, or are on their way, before it is written;
 //! - a folder is made what it was at that moment: what changed gets its old content, what was removed
 //!   comes back, what came later is removed; conflict copies are somebody's unsolved work and stay;
 //! - with a destination nothing is replaced: it must not exist.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use cas::{ChunkSource, ReadError, Reader};
 use journal::name::EntryName;
 use journal::op::Op;
 use journal::view::{HistoryVersion, Standing, ViewKind, ViewNode};
@@ -86,6 +89,15 @@ pub enum RestoreError {
     /// The whole drive cannot be put at its own top by way of a destination that is in it.
     #[error("a folder cannot be restored into itself")]
     IntoItself,
+    /// The bytes of a version were collected, and nobody who is connected has them.
+    #[error("the bytes of {name} as it was are gone")]
+    Gone {
+        /// The file.
+        name: String,
+        /// Which chunk is missing.
+        #[source]
+        source: cas::ReadError,
+    },
     /// The journal did not take it.
     #[error("the restore was not written")]
     Write(#[from] journal::AppendError),
@@ -96,6 +108,8 @@ pub enum RestoreError {
 struct Plan {
     ops: Vec<Op>,
     report: RestoreReport,
+    /// Keeps the old contents from being collected until they are current again.
+    holds: Vec<cas::Hold>,
 }
 
 /// What is brought back.
@@ -107,7 +121,7 @@ enum Source {
 impl Drive {
     /// Restores what was at `path`. Drafts are sealed by now.
     pub fn restore(
-        &self,
+        self: &Arc<Self>,
         path: &str,
         which: &Which,
         dest: Option<&str>,
@@ -139,6 +153,7 @@ impl Drive {
         }
         if !plan.ops.is_empty() {
             self.author(plan.ops)?;
+            drop(plan.holds);
             // Who asked reads what was restored, not what the kernel remembers.
             if let Some(fs) = self.fs() {
                 fs.wait_told(TELL_BOUND);
@@ -274,7 +289,7 @@ impl Drive {
     }
 
     fn put_leaf(
-        &self,
+        self: &Arc<Self>,
         plan: &mut Plan,
         at: &Register,
         node: Option<&ViewNode>,
@@ -286,11 +301,38 @@ impl Drive {
             Some(ViewKind::Dir { dir, .. }) => self.empty_dir(plan, *dir)?,
             _ => {}
         }
+        if let Value::File(file) = &value {
+            plan.holds.push(self.have_again(&at.name, super::tree::content_of(file))?);
+        }
         let at = spelled(at, node);
         let bases = self.replaced(&at, node)?;
         plan.report.files += 1;
         plan.ops.push(Op::Put { dir: at.dir, name: at.name, value, bases });
         Ok(())
+    }
+
+    /// Makes sure of an old content's bytes: here, on their way, or brought from whoever still has them.
+    fn have_again(
+        self: &Arc<Self>,
+        name: &EntryName,
+        content: cas::Content,
+    ) -> Result<cas::Hold, RestoreError> {
+        let gone = |source| RestoreError::Gone { name: name.as_str().to_owned(), source };
+        match self.store.pin(content) {
+            Ok(hold) => return Ok(hold),
+            Err(ReadError::Missing { .. }) => {}
+            Err(error) => return Err(gone(error)),
+        }
+        let hold = self.store.hold(content);
+        if self.fetching.is_pending(&content.id) {
+            return Ok(hold);
+        }
+        let source: Arc<dyn ChunkSource> = self.clone();
+        let reader = Reader::open(content, source.clone()).map_err(gone)?;
+        for id in reader.chunk_ids() {
+            source.chunk(&id.map_err(gone)?).map_err(gone)?;
+        }
+        self.store.pin(content).map_err(gone)
     }
 
     /// Lets a directory stand at `at`; gives its id.
@@ -319,7 +361,7 @@ impl Drive {
 
     /// Makes the directory `to` what `dir` was at a moment.
     fn match_dir(
-        &self,
+        self: &Arc<Self>,
         plan: &mut Plan,
         past: &Past,
         dir: DirId,

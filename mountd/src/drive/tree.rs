@@ -15,7 +15,7 @@ use vfs::{StateError, Tree};
 
 use super::Drive;
 
-fn content_of(file: &FileValue) -> cas::Content {
+pub(super) fn content_of(file: &FileValue) -> cas::Content {
     cas::Content { id: file.content.id, len: file.content.len }
 }
 

@@ -402,6 +402,9 @@ impl Failure {
             }
             Why::Ambiguous { .. } => "give more digits of the id",
             Why::Folder { .. } => "give --at with a time",
+            Why::Gone { .. } => {
+                "bring a device online that still has them, or restore another version (`atelier history FILE`)"
+            }
             Why::Exists { .. } => "name a destination that does not exist yet",
             Why::NotFolder { .. } => {
                 "move what stands there away, or give another destination with --to"
