@@ -456,6 +456,7 @@ fn a_reader_takes_no_snapshot_and_restores_nothing() -> Result<()> {
     anna.mount()?;
     fs::write(anna.path("file"), "one")?;
     anna.sync()?;
+    next_second()?;
     fs::write(anna.path("file"), "two")?;
     anna.sync()?;
     let mut reader = Device::local(&site, "rita")?;
