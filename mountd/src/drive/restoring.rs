@@ -115,8 +115,18 @@ struct Plan {
 /// What is brought back.
 enum Source {
     File(Value),
-    Folder { past: Past, dir: DirId, attr: Option<journal::op::DirAttr> },
+    Folder(Box<Folder>),
 }
+
+/// A folder as it was.
+struct Folder {
+    past: Past,
+    dir: DirId,
+    attr: Option<journal::op::DirAttr>,
+}
+
+/// A place in the drive: the names that lead there, and what stands there now.
+type Place = (Vec<EntryName>, Option<ViewNode>);
 
 impl Drive {
     /// Restores what was at `path`. Drafts are sealed by now.
@@ -141,14 +151,14 @@ impl Drive {
                 let at = self.make_parents(&mut plan, &parents)?;
                 self.put_leaf(&mut plan, &at, node.as_ref(), value)?;
             }
-            (Source::Folder { past, dir, .. }, None) => {
-                self.match_dir(&mut plan, &past, dir, DirId::ROOT)?;
+            (Source::Folder(then), None) => {
+                self.match_dir(&mut plan, &then.past, then.dir, DirId::ROOT)?;
             }
-            (Source::Folder { past, dir, attr }, Some((parents, node))) => {
+            (Source::Folder(then), Some((parents, node))) => {
                 let at = self.make_parents(&mut plan, &parents)?;
-                let attr = attr.unwrap_or_default();
+                let attr = then.attr.unwrap_or_default();
                 let to = self.put_dir(&mut plan, &at, node.as_ref(), &attr)?;
-                self.match_dir(&mut plan, &past, dir, to)?;
+                self.match_dir(&mut plan, &then.past, then.dir, to)?;
             }
         }
         if !plan.ops.is_empty() {
@@ -222,7 +232,7 @@ impl Drive {
         }
         Ok(Some(match leaf {
             Some(value) => Source::File(value),
-            None => Source::Folder { past, dir, attr },
+            None => Source::Folder(Box::new(Folder { past, dir, attr })),
         }))
     }
 
@@ -240,10 +250,7 @@ impl Drive {
     }
 
     /// The names that lead to `path`, and what stands there now; none for the drive's top.
-    fn find_target(
-        &self,
-        path: &str,
-    ) -> Result<Option<(Vec<EntryName>, Option<ViewNode>)>, RestoreError> {
+    fn find_target(&self, path: &str) -> Result<Option<Place>, RestoreError> {
         let names = names(path)?;
         if names.is_empty() {
             return Ok(None);

@@ -132,7 +132,10 @@ impl Core {
         }
         let Ok(name) = EntryName::new(&entry.name) else { return Ok(true) };
         // Gone since the listing was made.
-        let Some(found) = self.find(&mut state, dir, &name)? else { return Ok(true) };
+        let real = self.find(&mut state, dir, &name)?;
+        let Some(found) = real.or_else(|| self.find_top(&mut state, dir, &name)) else {
+            return Ok(true);
+        };
         let answer = self.entry(&state, &found)?;
         let more = take(&DirEntry { ino: found.ino, ..entry.clone() }, &answer);
         if more {

@@ -195,6 +195,15 @@ fn virtual_names_are_listed_only_when_asked_for() {
     assert_eq!(world.list(""), ["dir"]);
     let open = World::with(|config| config.show_virtual = true);
     assert_eq!(open.list(""), [".history", ".snapshots"]);
+    let handle = open.fs().opendir(ME, ROOT).unwrap();
+    let mut names = Vec::new();
+    let took = open.fs().readdirplus(handle, 2, |entry, answer| {
+        names.push((entry.name.to_string(), answer.attr.kind));
+        true
+    });
+    took.unwrap();
+    let dir = vfs::attr::Kind::Dir;
+    assert_eq!(names, [(".history".to_owned(), dir), (".snapshots".to_owned(), dir)]);
 }
 
 #[test]
