@@ -35,7 +35,8 @@ fn join(begin: &str, name: &EntryName) -> EntryName {
     EntryName::new(&format!("{begin}{stem}{ending}")).unwrap_or_else(|_| name.clone())
 }
 
-/// Names of the versions of the file `name`, saved at `saved_ms`, oldest first.
+/// Names of the versions of the file `name`, saved at `saved_ms`, oldest first. Sorted by name they are in that order,
+/// but for a tenth and later one in a second.
 pub(crate) fn versions(name: &EntryName, saved_ms: impl Iterator<Item = u64>) -> Vec<EntryName> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let name_of = |ms| {
@@ -44,7 +45,7 @@ pub(crate) fn versions(name: &EntryName, saved_ms: impl Iterator<Item = u64>) ->
         *count += 1;
         match *count {
             1 => join(&format!("{second} "), name),
-            n => join(&format!("{second} ({n}) "), name),
+            n => join(&format!("{second}-{n} "), name),
         }
     };
     saved_ms.map(name_of).collect()
@@ -94,11 +95,12 @@ mod tests {
             all,
             [
                 "2026-11-23T16.04.05Z scene.blend",
-                "2026-11-23T16.04.05Z (2) scene.blend",
-                "2026-11-23T16.04.05Z (3) scene.blend",
+                "2026-11-23T16.04.05Z-2 scene.blend",
+                "2026-11-23T16.04.05Z-3 scene.blend",
                 "2026-11-23T16.04.06Z scene.blend",
             ]
         );
+        assert!(all.is_sorted(), "a file dialog shows them in another order");
         assert_eq!(named("scene.blend", &saved[..2]), all[..2]);
     }
 

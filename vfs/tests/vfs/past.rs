@@ -32,7 +32,7 @@ fn world() -> World {
 }
 
 const VERSIONS: [&str; 3] = [
-    "2027-01-15T08.00.05Z (2) scene.blend",
+    "2027-01-15T08.00.05Z-2 scene.blend",
     "2027-01-15T08.00.05Z scene.blend",
     "2027-01-15T08.01.05Z scene.blend",
 ];
