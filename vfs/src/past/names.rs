@@ -5,6 +5,7 @@
 //! Invariants:
 //! - in one folder no two names are equal: of several versions of one second the first has the plain
 //!   name, the others are numbered, and a newer version renames none that is there;
+//! - sorted by name, versions stand in the order of their seconds, and the first of a second first;
 //! - a name keeps its file's ending and fits every file system.
 
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ pub(crate) fn versions(name: &EntryName, saved_ms: impl Iterator<Item = u64>) ->
         *count += 1;
         match *count {
             1 => join(&format!("{second} "), name),
-            n => join(&format!("{second} ({n}) "), name),
+            n => join(&format!("{second}-{n} "), name),
         }
     };
     saved_ms.map(name_of).collect()
@@ -94,12 +95,13 @@ mod tests {
             all,
             [
                 "2026-11-23T16.04.05Z scene.blend",
-                "2026-11-23T16.04.05Z (2) scene.blend",
-                "2026-11-23T16.04.05Z (3) scene.blend",
+                "2026-11-23T16.04.05Z-2 scene.blend",
+                "2026-11-23T16.04.05Z-3 scene.blend",
                 "2026-11-23T16.04.06Z scene.blend",
             ]
         );
         assert_eq!(named("scene.blend", &saved[..2]), all[..2]);
+        assert!(all.is_sorted());
     }
 
     #[test]
