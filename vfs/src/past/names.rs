@@ -5,6 +5,7 @@
 //! Invariants:
 //! - in one folder no two names are equal: of several versions of one second the first has the plain
 //!   name, the others are numbered, and a newer version renames none that is there;
+//! - sorted by name, versions stand in the order of their seconds, and the first of a second first;
 //! - a name keeps its file's ending and fits every file system.
 
 use std::collections::BTreeMap;
@@ -102,6 +103,7 @@ mod tests {
         );
         assert!(all.is_sorted(), "a file dialog shows them in another order");
         assert_eq!(named("scene.blend", &saved[..2]), all[..2]);
+        assert!(all.is_sorted());
     }
 
     #[test]

@@ -32,8 +32,8 @@ fn world() -> World {
 }
 
 const VERSIONS: [&str; 3] = [
-    "2027-01-15T08.00.05Z-2 scene.blend",
     "2027-01-15T08.00.05Z scene.blend",
+    "2027-01-15T08.00.05Z-2 scene.blend",
     "2027-01-15T08.01.05Z scene.blend",
 ];
 
@@ -44,7 +44,7 @@ fn the_versions_of_a_file_are_files_in_a_folder_of_its_name() {
     assert_eq!(world.list(".history/dir"), ["later", "scene.blend"]);
     let folder = ".history/dir/scene.blend";
     assert_eq!(world.list(folder), VERSIONS);
-    for (name, bytes) in VERSIONS.iter().zip([&b"two!"[..], b"one", b"three"]) {
+    for (name, bytes) in VERSIONS.iter().zip([&b"one"[..], b"two!", b"three"]) {
         let path = format!("{folder}/{name}");
         let attr = world.fs().getattr(world.ino(&path).unwrap()).unwrap();
         assert_eq!((attr.len, attr.mode, attr.nlink), (bytes.len() as u64, 0o644, 1));
@@ -131,7 +131,7 @@ fn numbers_follow_from_what_they_are_of_and_go_when_they_are_forgotten() {
 #[test]
 fn an_open_old_version_outlives_its_being_forgotten() {
     let world = world();
-    let path = format!(".history/dir/scene.blend/{}", VERSIONS[1]);
+    let path = format!(".history/dir/scene.blend/{}", VERSIONS[0]);
     let ino = world.ino(&path).unwrap();
     let handle = world.open(&path, OFlags::RDONLY);
     world.fs().forget(ino, 1 << 20);
