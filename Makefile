@@ -31,9 +31,11 @@ deny:
 		echo "SKIPPED: cargo deny check advisories: the advisory database cannot be reached"; \
 	fi
 
-# The program is built first, with the same features as the tests: they run the real one.
+# The program is built first, with the same features as the tests: they run the real one. All crates of all platforms are
+# fetched before, because the tests look at every licence and do so offline.
 test:
 	@mkdir -p $(dir $(SKIPS)) && rm -f $(SKIPS)
+	$(CARGO) fetch --locked
 	$(CARGO) build --locked --workspace --bins --tests
 	@status=0; \
 	if $(CARGO) nextest --version >/dev/null 2>&1; then \

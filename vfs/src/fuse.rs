@@ -22,16 +22,17 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
-use crate::attr::{Attr, Caller, SetAttr};
-use crate::errno::errno;
+use crate::attr::{Caller, SetAttr};
 use crate::error::FsError;
 use crate::fs::{Entry, Fs, Near, RenameMode, Wait, XattrMode};
 
 mod convert;
 mod pool;
+mod reply;
 
 use convert::{file_attr, file_type, set_time};
 use pool::{Job, Pool};
+use reply::error_of;
 
 /// How long the kernel may remember names and attributes. Everything others change is told to it, so this only bounds
 /// the harm of a message that was lost.
@@ -57,47 +58,8 @@ fn guarded(body: impl FnOnce()) {
     }
 }
 
-fn error_of(error: &FsError) -> Errno {
-    let number = errno(error);
-    if number == rustix::io::Errno::IO.raw_os_error() {
-        tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
-    }
-    Errno::from_i32(number)
-}
-
 fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
-}
-
-fn reply_entry(reply: ReplyEntry, result: Result<Entry, FsError>) {
-    match result {
-        Ok(entry) => {
-            let name_ttl = if entry.lasting { TTL } else { Duration::ZERO };
-            reply.entry_with_ttls(&TTL, &name_ttl, &file_attr(&entry.attr), Generation(0));
-        }
-        Err(error) => reply.error(error_of(&error)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(error_of(&error)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
-    match result {
-        Ok(attr) => reply.attr(&TTL, &file_attr(&attr)),
-        Err(error) => reply.error(error_of(&error)),
-    }
-}
-
-fn reply_written(reply: ReplyWrite, result: Result<usize, FsError>) {
-    match result {
-        Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
-        Err(error) => reply.error(error_of(&error)),
-    }
 }
 
 /// Who changes a file's bytes: whether its set-id bits stay.
@@ -120,24 +82,6 @@ impl Changer {
             Self::WithoutSetId => fs.drop_set_id(fh.0)?,
         }
         Ok(done)
-    }
-}
-
-/// A value whose size is asked for first.
-fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Ok(value) if size == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > size as usize => reply.error(error_of(&FsError::Range)),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(Errno::from_i32(errno(&error))),
-    }
-}
-
-fn reply_open(reply: ReplyOpen, result: Result<crate::fs::Opened, FsError>) {
-    match result {
-        // An inode's bytes change only through this kernel, so what it has cached stays true.
-        Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::FOPEN_KEEP_CACHE),
-        Err(error) => reply.error(error_of(&error)),
     }
 }
 
@@ -223,7 +167,7 @@ impl Filesystem for Fuse {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let answer = |reply: ReplyEntry, result: Result<Entry, FsError>| match result {
             Err(FsError::NotFound) => reply.error(Errno::ENOENT),
-            result => reply_entry(reply, result),
+            result => reply::entry(reply, result),
         };
         guarded(|| match self.fs.is_past(parent.0) {
             false => answer(reply, self.fs.lookup(parent.0, name.as_bytes())),
@@ -239,7 +183,7 @@ impl Filesystem for Fuse {
     }
 
     fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        guarded(|| reply_attr(reply, self.fs.getattr(ino.0)));
+        guarded(|| reply::attr(reply, self.fs.getattr(ino.0)));
     }
 
     fn setattr(
@@ -265,9 +209,11 @@ impl Filesystem for Fuse {
             let set = SetAttr { mode, uid, gid, len: size, atime, mtime };
             let (caller, handle) = (caller(request), fh.map(|fh| fh.0));
             if size.is_some() {
-                self.elsewhere(move |fs| reply_attr(reply, fs.setattr(caller, ino.0, handle, set)));
+                self.elsewhere(move |fs| {
+                    reply::attr(reply, fs.setattr(caller, ino.0, handle, set))
+                });
             } else {
-                reply_attr(reply, self.fs.setattr(caller, ino.0, handle, set));
+                reply::attr(reply, self.fs.setattr(caller, ino.0, handle, set));
             }
         });
     }
@@ -290,7 +236,7 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            reply_entry(reply, self.fs.mknod(caller(request), parent.0, name.as_bytes(), mode))
+            reply::entry(reply, self.fs.mknod(caller(request), parent.0, name.as_bytes(), mode))
         });
     }
 
@@ -304,16 +250,16 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            reply_entry(reply, self.fs.mkdir(caller(request), parent.0, name.as_bytes(), mode))
+            reply::entry(reply, self.fs.mkdir(caller(request), parent.0, name.as_bytes(), mode))
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| reply_empty(reply, self.fs.unlink(caller(request), parent.0, name.as_bytes())));
+        guarded(|| reply::empty(reply, self.fs.unlink(caller(request), parent.0, name.as_bytes())));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| reply_empty(reply, self.fs.rmdir(caller(request), parent.0, name.as_bytes())));
+        guarded(|| reply::empty(reply, self.fs.rmdir(caller(request), parent.0, name.as_bytes())));
     }
 
     fn symlink(
@@ -326,7 +272,7 @@ impl Filesystem for Fuse {
     ) {
         guarded(|| {
             let target = target.as_os_str().as_bytes();
-            reply_entry(
+            reply::entry(
                 reply,
                 self.fs.symlink(caller(request), parent.0, link_name.as_bytes(), target),
             );
@@ -357,10 +303,10 @@ impl Filesystem for Fuse {
                     let (from_name, to_name) = (from.1.to_vec(), to.1.to_vec());
                     self.elsewhere(move |fs| {
                         let (from, to) = ((parent.0, &*from_name), (newparent.0, &*to_name));
-                        reply_empty(reply, fs.rename(caller, from, to, mode, Wait::Allowed));
+                        reply::empty(reply, fs.rename(caller, from, to, mode, Wait::Allowed));
                     });
                 }
-                result => reply_empty(reply, result),
+                result => reply::empty(reply, result),
             }
         });
     }
@@ -373,16 +319,16 @@ impl Filesystem for Fuse {
         _newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        guarded(|| reply_entry(reply, self.fs.link(newparent.0)));
+        guarded(|| reply::entry(reply, self.fs.link(newparent.0)));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded(|| {
             let caller = caller(request);
             if OFlags::from_bits_retain(flags.0 as u32).contains(OFlags::TRUNC) {
-                self.elsewhere(move |fs| reply_open(reply, fs.open(caller, ino.0, flags.0)));
+                self.elsewhere(move |fs| reply::open(reply, fs.open(caller, ino.0, flags.0)));
             } else {
-                reply_open(reply, self.fs.open(caller, ino.0, flags.0));
+                reply::open(reply, self.fs.open(caller, ino.0, flags.0));
             }
         });
     }
@@ -452,10 +398,10 @@ impl Filesystem for Fuse {
                 let data = data.to_vec();
                 self.elsewhere(move |fs| {
                     let written = fs.write(fh.0, offset, &data, Wait::Allowed);
-                    reply_written(reply, changer.done(fs, fh, written));
+                    reply::written(reply, changer.done(fs, fh, written));
                 });
             }
-            result => reply_written(reply, changer.done(&self.fs, fh, result)),
+            result => reply::written(reply, changer.done(&self.fs, fh, result)),
         });
     }
 
@@ -477,7 +423,7 @@ impl Filesystem for Fuse {
             self.elsewhere(move |fs| {
                 let copied = fs.copy_range((fh_in.0, offset_in), (fh_out.0, offset_out), len);
                 let copied = copied.map(|copied| copied as usize);
-                reply_written(reply, changer.done(fs, fh_out, copied));
+                reply::written(reply, changer.done(fs, fh_out, copied));
             });
         });
     }
@@ -492,9 +438,9 @@ impl Filesystem for Fuse {
     ) {
         guarded(|| {
             if self.fs.finishes_quickly(fh.0) {
-                reply_empty(reply, self.fs.flush(fh.0));
+                reply::empty(reply, self.fs.flush(fh.0));
             } else {
-                self.elsewhere(move |fs| reply_empty(reply, fs.flush(fh.0)));
+                self.elsewhere(move |fs| reply::empty(reply, fs.flush(fh.0)));
             }
         });
     }
@@ -511,9 +457,9 @@ impl Filesystem for Fuse {
     ) {
         guarded(|| {
             if self.fs.finishes_quickly(fh.0) {
-                reply_empty(reply, self.fs.release(fh.0));
+                reply::empty(reply, self.fs.release(fh.0));
             } else {
-                self.elsewhere(move |fs| reply_empty(reply, fs.release(fh.0)));
+                self.elsewhere(move |fs| reply::empty(reply, fs.release(fh.0)));
             }
         });
     }
@@ -526,7 +472,7 @@ impl Filesystem for Fuse {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guarded(|| self.elsewhere(move |fs| reply_empty(reply, fs.fsync(fh.0))));
+        guarded(|| self.elsewhere(move |fs| reply::empty(reply, fs.fsync(fh.0))));
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -606,7 +552,7 @@ impl Filesystem for Fuse {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        guarded(|| self.elsewhere(move |fs| reply_empty(reply, fs.fsyncdir())));
+        guarded(|| self.elsewhere(move |fs| reply::empty(reply, fs.fsyncdir())));
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -648,7 +594,7 @@ impl Filesystem for Fuse {
                     (false, true) => XattrMode::Replace,
                     (true, true) => return reply.error(Errno::EINVAL),
                 };
-            reply_empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, mode));
+            reply::empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, mode));
         });
     }
 
@@ -660,7 +606,7 @@ impl Filesystem for Fuse {
         size: u32,
         reply: ReplyXattr,
     ) {
-        guarded(|| reply_xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes())));
+        guarded(|| reply::xattr(reply, size, self.fs.getxattr(ino.0, name.as_bytes())));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -672,16 +618,16 @@ impl Filesystem for Fuse {
                     list
                 })
             });
-            reply_xattr(reply, size, names);
+            reply::xattr(reply, size, names);
         });
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| reply_empty(reply, self.fs.removexattr(ino.0, name.as_bytes())));
+        guarded(|| reply::empty(reply, self.fs.removexattr(ino.0, name.as_bytes())));
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        guarded(|| reply_empty(reply, self.fs.access(caller(request), ino.0, mask.bits() as u32)));
+        guarded(|| reply::empty(reply, self.fs.access(caller(request), ino.0, mask.bits() as u32)));
     }
 
     fn fallocate(
@@ -698,7 +644,7 @@ impl Filesystem for Fuse {
         guarded(|| {
             self.elsewhere(move |fs| {
                 let done = fs.fallocate(fh.0, mode as u32, offset, length);
-                reply_empty(reply, changer.done(fs, fh, done));
+                reply::empty(reply, changer.done(fs, fh, done));
             });
         });
     }
