@@ -315,6 +315,10 @@ impl Core {
         self.seal_names(&needed)?;
         let a_view = self.tree.lookup(ends.from.0, &ends.from.1)?.ok_or(FsError::NotFound)?;
         let b_view = self.tree.lookup(ends.to.0, &ends.to.1)?.ok_or(FsError::NotFound)?;
+        // Another's work may have become official under one of the names: the program has not seen it.
+        if !self.stands_for(a, &a_view) || !self.stands_for(b, &b_view) {
+            return Err(FsError::Stale);
+        }
         let op = Op::Exchange {
             a: self.side(&ends.from, &a_view, &b_view)?,
             b: self.side(&ends.to, &b_view, &a_view)?,
@@ -361,6 +365,17 @@ impl Core {
             }
         }
         Ok([above_a.unpublished, above_b.unpublished].concat())
+    }
+
+    /// Whether an inode is what the tree shows.
+    fn stands_for(&self, ino: u64, view: &ViewNode) -> bool {
+        let known = |below: &Below| view.merged.iter().any(|version| below.bases.contains(version));
+        match (self.state().table.get(ino).map(|node| &node.kind), &view.kind) {
+            (Some(NodeKind::File(file)), ViewKind::File(_)) => known(&file.meta.lock().below),
+            (Some(NodeKind::Symlink(link)), ViewKind::Symlink(_)) => known(&link.below.lock()),
+            (Some(NodeKind::Dir(known)), ViewKind::Dir { dir, .. }) => known == dir,
+            _ => false,
+        }
     }
 
     /// One side of an exchange: what stands at `place` and what comes there.

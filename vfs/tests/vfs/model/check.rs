@@ -218,7 +218,10 @@ pub fn published(machine: &mut Machine, before: &Paths<Value>, operation: Operat
         let Some(path) = path_in(&machine.pair.here.journal, dir, &name) else { continue };
         let known = [before.get(&path), after.get(&path)];
         let fits = match value.as_ref().map(|value| value_of(machine, value)) {
-            None => known.iter().flatten().any(|known| super::machine::is_dir(known)),
+            None => {
+                known.iter().flatten().any(|known| super::machine::is_dir(known))
+                    || machine.their.owns(&path)
+            }
             Some(None) => known.contains(&None) || machine.their.owns(&path),
             Some(value) => {
                 known.contains(&value.as_ref())

@@ -380,6 +380,10 @@ impl Machine {
                         self.their.moved(file.bytes.clone());
                     }
                 }
+                // Another's work stands there by now: nothing is done, and what stands there is taken over.
+                if self.their.arrived && matches!(got, Err(FsError::Stale)) {
+                    return;
+                }
                 let ends = [(old.0, names[0].as_str()), (new.0, names[1].as_str())];
                 agree(got, self.reference.rename(ends[0], ends[1], mode));
             }
@@ -702,6 +706,7 @@ impl Machine {
 
     /// What is found becomes what is expected.
     pub fn take_over(&mut self, found: Paths<check::Found>) {
+        self.their.sees(&found);
         let values =
             found.iter().map(|(at, found)| (at.clone(), (found.value.clone(), found.mtime)));
         let ids = self.reference.replace(&values.collect());
@@ -761,7 +766,7 @@ impl Machine {
         let left = self.synced_len + (len - self.synced_len) * u64::from(kept) / 255;
         let log = std::fs::File::options().write(true).open(self.spool().join("log")).unwrap();
         log.set_len(left).unwrap();
-        let tail = if kept % 2 == 0 { 0 } else { usize::MAX };
+        let tail = if kept.is_multiple_of(2) { 0 } else { usize::MAX };
         self.backend = self.backend.crash(tail);
         self.store = Store::on_backend(Arc::new(self.backend.clone()), id_key()).unwrap();
         *self.pair.store.lock().unwrap() = self.store.clone();

@@ -131,8 +131,7 @@ impl Pair {
             received.changed
         };
         carry(&self.here, &self.there);
-        let changed = carry(&self.there, &self.here);
-        changed
+        carry(&self.there, &self.here)
     }
 
     /// The other member publishes.
@@ -151,10 +150,8 @@ impl Pair {
     }
 
     fn stop(&self, when: When) {
-        let gate = {
-            let mut gate = self.gate.lock().unwrap();
-            gate.take_if(|gate| gate.when == when)
-        };
+        // The lock is given back before the stop.
+        let gate = self.gate.lock().unwrap().take_if(|gate| gate.when == when);
         if let Some(gate) = gate {
             gate.arrived.send(Reached::Gate).unwrap();
             // Nobody there any more: the run has failed elsewhere.

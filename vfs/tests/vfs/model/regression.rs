@@ -182,3 +182,21 @@ fn a_directory_made_again_shows_what_others_put_into_it_meanwhile() {
         ],
     );
 }
+
+#[test]
+fn what_others_made_official_does_not_change_places_unseen() {
+    let (ours, other) = (at("", "doc.blend"), at("", "a"));
+    run(
+        TOGETHER,
+        [
+            Do::Their(Theirs::Save(ours)),
+            Do::Create { slot: 0, at: ours, exclusive: true },
+            Do::Create { slot: 0, at: other, exclusive: true },
+            Do::Open { slot: 1, at: ours, access: Access::Both },
+            Do::Sync,
+            Do::Rename { from: other, to: ours, mode: RenameMode::Exchange },
+            Do::Write { slot: 1, at: Offset::At(0), len: 1, fill: 0 },
+            Do::Release { slot: 1 },
+        ],
+    );
+}

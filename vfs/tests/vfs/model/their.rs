@@ -47,6 +47,11 @@ impl Work {
             || ends.into_iter().any(|end| self.hands.contains(&path[..end]))
     }
 
+    /// Programs here have this in front of them.
+    pub fn sees(&mut self, found: &Paths<Found>) {
+        self.seen.extend(contents(found.values().map(|found| &found.value)));
+    }
+
     pub fn moved(&mut self, bytes: Vec<u8>) {
         self.moved.insert(Arc::new(bytes));
     }
@@ -242,11 +247,7 @@ pub fn take_over(machine: &mut Machine) {
             machine.their.hands.insert(path.clone());
         }
     }
-    for found in found.values() {
-        if let Value::File { bytes, .. } = &found.value {
-            machine.their.seen.insert(bytes.clone());
-        }
-    }
+    machine.their.sees(&found);
     machine.adopt(found);
 }
 
