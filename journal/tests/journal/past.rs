@@ -261,3 +261,66 @@ fn directories_that_were_moved_into_each_other_are_found_in_one_place_each() {
     }
     assert_eq!(found, [y, x]);
 }
+
+/// Every entry's past, against a journal that holds just that.
+fn check_all(f: &Forge, what: &str) {
+    let journal = f.journal();
+    let all = f.all.iter().chain([&f.genesis]);
+    let by_id: BTreeMap<EntryId, VerifiedEntry> = all.map(|e| (e.id(), e.clone())).collect();
+    for id in by_id.keys() {
+        let (then, _) = journal_of(&f.genesis);
+        feed(&then, &closure(&by_id, &[*id]));
+        compare(&journal, &Past::new(Moment::Snapshot(*id)), &then, what);
+    }
+}
+
+#[test]
+fn before_it_was_said_late_work_had_its_own_place() {
+    let mut f = Forge::new();
+    let base = f.e('A', 100 << 16, vec![put("x", "v0", &[])], &[]);
+    let offline = f.e('B', 200 << 16, vec![put("x", "offline", &[v(&base, 0)])], &[&base]);
+    let team = f.e('A', 300 << 16, vec![put("x", "team", &[v(&base, 0)])], &[]);
+    // B has seen the team's work and names the moment before it says what of its own is late.
+    let named = f.e('B', 310 << 16, vec![Op::Snapshot { name: "mine".into() }], &[&team]);
+    f.late('B', 400 << 16, &[], &offline);
+    let journal = f.journal();
+    let past = Past::new(Moment::Snapshot(named.id()));
+    let then = past.lookup(&journal, DirId::ROOT, &name("x")).unwrap().unwrap();
+    assert_eq!(then.version, v(&offline, 0));
+    let now = journal.lookup(DirId::ROOT, &name("x")).unwrap().unwrap();
+    assert_eq!(now.version, v(&team, 0));
+    check_all(&f, "late work");
+}
+
+#[test]
+fn a_move_that_was_skipped_later_stood_for_who_made_it() {
+    let mut f = Forge::new();
+    let d = f.dir_id(DirId::ROOT, "d", &[]);
+    let made = f.e('A', 100 << 16, vec![f.mkdir(DirId::ROOT, "d", &[])], &[]);
+    let to = |at| crate::forge::move_dir(d, v(&made, 0), (DirId::ROOT, at), &[]);
+    let offline = f.e('B', 200 << 16, vec![to("mine")], &[&made]);
+    let team = f.e('A', 300 << 16, vec![to("theirs")], &[]);
+    f.late('B', 400 << 16, &[&team], &offline);
+    let journal = f.journal();
+    let past = Past::new(Moment::Snapshot(offline.id()));
+    let then = past.list(&journal, DirId::ROOT).unwrap();
+    assert_eq!(then.iter().map(|n| n.shown.as_str()).collect::<Vec<_>>(), ["mine"]);
+    assert_eq!(list(&journal, DirId::ROOT)[0].shown.as_str(), "theirs");
+    check_all(&f, "skipped moves");
+}
+
+#[test]
+fn a_directory_that_was_removed_lived_while_it_showed_something() {
+    let mut f = Forge::new();
+    let d = f.dir_id(DirId::ROOT, "d", &[]);
+    let below = f.dir_id(d, "below", &[]);
+    let ops = vec![f.mkdir(DirId::ROOT, "d", &[]), f.mkdir(d, "below", &[])];
+    let made = f.e('A', 1, ops, &[]);
+    let file = f.e('A', 2, vec![put_in(below, "x", file("x"), &[])], &[]);
+    // Nobody's file system removes what is not empty; a member may write it all the same.
+    let removed =
+        vec![crate::forge::gone_in(d, "below", &[v(&made, 1)]), gone("d", &[v(&made, 0)])];
+    f.e('A', 3, removed, &[]);
+    f.e('A', 4, vec![crate::forge::gone_in(below, "x", &[v(&file, 0)])], &[]);
+    check_all(&f, "removed directories");
+}
