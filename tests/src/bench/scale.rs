@@ -70,7 +70,11 @@ fn edits(under: &dyn Under, path: &Path, len: u64, label: &str, table: &mut Tabl
         let file = File::options().write(true).open(path)?;
         let at = (edit * 2 + 1) * (len / (2 * EDITS + 1));
         file.write_all_at(&tree::random_bytes(EDIT_LEN, edit), at)?;
-        closes.push(took_ms(|| Ok(drop(file)))?.1);
+        let close = || {
+            drop(file);
+            Ok(())
+        };
+        closes.push(took_ms(close)?.1);
     }
     let name = under.name();
     let close = format!("{label}: close after an edit of 4 KiB, median of {EDITS}");

@@ -104,8 +104,7 @@ pub(crate) fn replay(
     let mut attrs: BTreeMap<DirId, DirAttr> = BTreeMap::new();
     let mut dirty: BTreeMap<u64, Unfinished> = BTreeMap::new();
     let mut cut = false;
-    loop {
-        let Some(changes) = format::decode_frame(turn, &mut rest) else { break };
+    while let Some(changes) = format::decode_frame(turn, &mut rest) {
         if !changes.iter().all(|change| contents_whole(change, whole)) {
             cut = true;
             break;

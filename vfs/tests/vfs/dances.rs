@@ -449,7 +449,7 @@ fn what_one_process_saved_is_a_version_before_another_replaces_it() {
     type Replace = fn(&World, Caller);
     let by_rename: Replace = |world, caller| {
         world.save("new", b"second");
-        let (from, to): ((u64, &[u8]), (u64, &[u8])) = ((ROOT, b"new"), (ROOT, b"x"));
+        let (from, to) = ((ROOT, &b"new"[..]), (ROOT, &b"x"[..]));
         let mode = vfs::fs::RenameMode::Replace;
         let refused = world.fs().rename(caller, from, to, mode, Wait::Never);
         if refused.is_err() {
