@@ -75,11 +75,12 @@ impl Body {
         }
     }
 
-    /// The content it is, or rests on. What a stream has written, the store knows of.
+    /// The content it is, or rests on. What a stream has written, the store knows of, but for what made it whole at its
+    /// last fsync.
     pub(crate) fn content(&self) -> Option<Content> {
         match self {
             Self::Sealed { content, .. } => Some(*content),
-            Self::Stream(_) => None,
+            Self::Stream(stream) => stream.synced,
             Self::Patched(patched) => patched.base.as_ref().map(|base| base.content()),
         }
     }
