@@ -32,7 +32,7 @@ pub(crate) enum Body {
     /// New, written from its beginning on.
     Stream(Box<Stream>),
     /// A content with changes over it.
-    Patched(Patched),
+    Patched(Box<Patched>),
 }
 
 /// A new content while it is written.
@@ -204,7 +204,8 @@ impl Body {
                 }
             };
             let pattern = Pattern::default();
-            *self = Self::Patched(Patched { base, base_valid: len, overlay, len, pattern });
+            let patched = Patched { base, base_valid: len, overlay, len, pattern };
+            *self = Self::Patched(Box::new(patched));
         }
         match self {
             Self::Patched(patched) => Ok(patched),
@@ -263,7 +264,7 @@ impl Body {
         {
             // A program that syncs after every few bytes: kept over what was synced before, and cut into chunks once.
             let patched = stream.to_patched(contents)?;
-            *self = Self::Patched(patched);
+            *self = Self::Patched(Box::new(patched));
         }
         let whole = |content: Content| Checkpoint {
             base: Some(content),
@@ -311,7 +312,7 @@ impl Body {
         let base_len = base.as_ref().map_or(0, |base| base.content().len);
         let base_valid = checkpoint.base_valid.min(base_len);
         let (len, pattern) = (checkpoint.len, Pattern::default());
-        Ok(Self::Patched(Patched { base, base_valid, overlay, len, pattern }))
+        Ok(Self::Patched(Box::new(Patched { base, base_valid, overlay, len, pattern })))
     }
 
     /// The overlay of a file nobody wants any more.

@@ -101,7 +101,7 @@ pub struct Below {
     /// Whether these show something.
     pub live: bool,
     /// The conflict copy shown under this name.
-    pub resolves: Option<Resolves>,
+    pub resolves: Option<Box<Resolves>>,
 }
 
 /// One end of a rename.
@@ -403,7 +403,7 @@ impl Drafts {
             value: DraftValue::GONE,
             bases: below.bases,
             live_below: below.live,
-            resolves: below.resolves,
+            resolves: below.resolves.map(|resolves| *resolves),
             removed_dirs: Vec::new(),
             seq: 0,
             group,

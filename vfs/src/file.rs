@@ -8,7 +8,7 @@
 //! - `meta.len` is the body's length whenever the body's lock is free;
 //! - a dirty file is never forgotten.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use journal::op::{Content, FileValue, Timestamp, Xattrs};
 use parking_lot::Mutex;
@@ -70,7 +70,7 @@ impl FileNode {
             mtime: value.mtime,
             ctime: value.mtime,
             atime: value.mtime,
-            xattrs: Arc::new(value.xattrs.clone()),
+            xattrs: shared(&value.xattrs),
             owner: value.owner,
             finished: Some(value.content),
             rests_on: Some(value.content),
@@ -112,9 +112,15 @@ impl Meta {
         self.mode = value.mode & ALL_MODE_BITS;
         self.mtime = value.mtime;
         self.ctime = value.mtime;
-        self.xattrs = Arc::new(value.xattrs.clone());
+        self.xattrs = shared(&value.xattrs);
         self.owner = value.owner;
     }
+}
+
+/// Most files have no extended attributes: all of these share one set.
+fn shared(xattrs: &Xattrs) -> Arc<Xattrs> {
+    static NONE: LazyLock<Arc<Xattrs>> = LazyLock::new(Arc::default);
+    if xattrs.is_empty() { NONE.clone() } else { Arc::new(xattrs.clone()) }
 }
 
 /// The same content in the store's words.

@@ -96,6 +96,8 @@ pub struct Config {
     pub open_publish_ms: u64,
     /// Space on the disk that is never used, bytes.
     pub reserve_bytes: u64,
+    /// Inodes the kernel may know before it is asked to forget files nobody uses; about 1 KB each.
+    pub known_max: usize,
     /// Who publishes drafts that are due.
     pub sealer: Sealer,
     /// The device whose work this is, so that after a crash its own publications are told from others'.
@@ -137,6 +139,7 @@ impl Config {
             show_virtual: false,
             posix_owners: false,
             allow_other: false,
+            known_max: 200_000,
             quiet_ms: 50,
             seal_max_ms: 2_000,
             open_publish_ms: 30_000,
@@ -282,7 +285,7 @@ impl Fs {
         let contents = Contents::new(store, source, &dir, next_overlay, config.reserve_bytes);
         let timing = Timing { quiet_ms: config.quiet_ms, seal_max_ms: config.seal_max_ms };
         let state = State {
-            table: Table::new(),
+            table: Table::new(config.known_max),
             drafts: Drafts::new(timing),
             dir_times: HashMap::new(),
             subdirs: Mutex::default(),

@@ -6,9 +6,11 @@
 //! - a name stands for at most one inode, a directory has at most one;
 //! - an inode stays while the kernel holds it or a program has it open, and its number is given to nothing else
 //!   meanwhile;
-//! - numbers are derived from names where they can be, so that they are the same after a new mount.
+//! - numbers are derived from names where they can be, so that they are the same after a new mount;
+//! - beyond a bound the kernel is asked to forget the files it has known longest ([`Table::cold`]); directories, which it
+//!   must be able to name while a program stands in them, and what is in use stay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use crate::past::{PastId, PastKind, PastNode};
 pub const ROOT_INO: u64 = 1;
 /// Bits of a derived number; few programs are ready for more.
 const INO_BITS: u32 = 52;
+/// How many names are looked at for each inode too many.
+const COLD_STEP: usize = 4;
 
 /// What an inode is.
 #[derive(Clone)]
@@ -64,6 +68,15 @@ pub(crate) struct Node {
     lookups: u64,
     /// Where the table finds it; none once it was removed, replaced or moved elsewhere by someone else.
     key: Option<Key>,
+    /// Which of the numbers waiting in [`Table::oldest`] is this inode's, not an earlier one's.
+    turn: u64,
+}
+
+/// A name the kernel may forget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cold {
+    pub(crate) parent: u64,
+    pub(crate) name: String,
 }
 
 /// All inodes in use.
@@ -73,17 +86,25 @@ pub(crate) struct Table {
     dirs: HashMap<DirId, u64>,
     past: HashMap<PastId, u64>,
     next: u64,
+    /// Inodes in the order in which the kernel came to know them, some of them forgotten since.
+    oldest: VecDeque<(u64, u64)>,
+    turns: u64,
+    known_max: usize,
 }
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        let root = Node { kind: NodeKind::Dir(DirId::ROOT), lookups: 1, key: None };
+    /// A table that asks the kernel to forget when it holds more than `known_max` inodes.
+    pub(crate) fn new(known_max: usize) -> Self {
+        let root = Node { kind: NodeKind::Dir(DirId::ROOT), lookups: 1, key: None, turn: 0 };
         Self {
             nodes: HashMap::from([(ROOT_INO, root)]),
             names: HashMap::new(),
             dirs: HashMap::from([(DirId::ROOT, ROOT_INO)]),
             past: HashMap::new(),
             next: ROOT_INO + 1,
+            oldest: VecDeque::new(),
+            turns: 0,
+            known_max,
         }
     }
 
@@ -134,7 +155,7 @@ impl Table {
             self.dirs.insert(*dir, ino);
         }
         self.names.insert(key.clone(), ino);
-        self.nodes.insert(ino, Node { kind, lookups: 0, key: Some(key) });
+        self.nodes.insert(ino, Node { kind, lookups: 0, key: Some(key), turn: 0 });
     }
 
     /// The inode of something of the past, when it is in use.
@@ -148,7 +169,7 @@ impl Table {
     /// Puts a new inode of the past in; no name but its own leads to it.
     pub(crate) fn insert_past(&mut self, node: Arc<PastNode>) {
         self.past.insert(node.id.clone(), node.ino);
-        self.nodes.insert(node.ino, Node { kind: NodeKind::Past(node), lookups: 0, key: None });
+        self.nodes.insert(node.ino, Node { kind: NodeKind::Past(node), lookups: 0, key: None, turn: 0 });
     }
 
     /// Takes the name from what stands under it.
@@ -187,8 +208,59 @@ impl Table {
 
     /// The kernel was told of an inode once more.
     pub(crate) fn told(&mut self, ino: u64) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.lookups = node.lookups.saturating_add(1);
+        let Some(node) = self.nodes.get_mut(&ino) else { return };
+        node.lookups = node.lookups.saturating_add(1);
+        if node.turn > 0 || matches!(node.kind, NodeKind::Dir(_)) {
+            return;
+        }
+        self.turns += 1;
+        node.turn = self.turns;
+        self.oldest.push_back((ino, self.turns));
+        // Half of it forgotten is the most that is carried along.
+        if self.oldest.len() > 2 * self.nodes.len() + 1024 {
+            let nodes = &self.nodes;
+            self.oldest.retain(|(ino, turn)| nodes.get(ino).is_some_and(|n| n.turn == *turn));
+        }
+    }
+
+    /// Whether the kernel knows more than it should.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.nodes.len() > self.known_max
+    }
+
+    /// Names the kernel should forget because it knows too many: those of the files it has known longest, a few at a
+    /// time. It says when it has ([`Table::forget`]); what it does not let go of is looked at again when its turn comes.
+    pub(crate) fn cold(&mut self) -> Vec<Cold> {
+        let mut cold = Vec::new();
+        for _ in 0..COLD_STEP.min(self.oldest.len()) {
+            let Some((ino, turn)) = self.oldest.pop_front() else { break };
+            let Some(node) = self.nodes.get(&ino).filter(|node| node.turn == turn) else { continue };
+            self.oldest.push_back((ino, turn));
+            if let Some(name) = self.cold_name(node) {
+                cold.push(name);
+            }
+        }
+        cold
+    }
+
+    /// The name a file or link nobody uses is known by.
+    fn cold_name(&self, node: &Node) -> Option<Cold> {
+        let cold = |parent: u64, name: &str| Some(Cold { parent, name: name.to_owned() });
+        match &node.kind {
+            NodeKind::File(file) if !file.is_busy() => {
+                let place = file.meta.lock().place.clone()?;
+                cold(self.dir_ino(node.key.as_ref()?.dir())?, place.name.as_str())
+            }
+            NodeKind::Symlink(_) => {
+                let key = node.key.as_ref()?;
+                cold(self.dir_ino(key.dir())?, key.folded())
+            }
+            NodeKind::Past(past) => match &past.kind {
+                PastKind::File(file, _) if file.is_busy() => None,
+                PastKind::File(..) | PastKind::Symlink(_) => cold(past.parent, past.name.as_str()),
+                PastKind::Dir(_) => None,
+            },
+            NodeKind::File(_) | NodeKind::Dir(_) => None,
         }
     }
 

@@ -81,6 +81,9 @@ pub(crate) struct PastEntry {
 pub(crate) struct PastNode {
     pub(crate) ino: u64,
     pub(crate) id: PastId,
+    /// The inode of the directory it was found in, and its name there.
+    pub(crate) parent: u64,
+    pub(crate) name: EntryName,
     pub(crate) kind: PastKind,
 }
 

@@ -11,6 +11,7 @@ use journal::name::EntryName;
 use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
 use parking_lot::Mutex;
 
+use super::lookup::below_of_draft;
 use super::{Core, Entry, Opened, State, Subdir};
 use crate::attr::{Caller, SET_GROUP_ID};
 use crate::body::Body;
@@ -83,7 +84,7 @@ impl Core {
             let kind = NodeKind::File(file.clone());
             let entry = super::lookup::Found { ino: file.ino, kind, lasting: true };
             let entry = self.entry(state, &entry)?;
-            state.table.told(file.ino);
+            self.told(state, file.ino);
             Ok(Ok((entry, file)))
         })?;
         match made {
@@ -102,7 +103,7 @@ impl Core {
                 let opened = self.open(caller, found.ino, flags)?;
                 let mut state = self.state();
                 let entry = self.entry(&state, &found)?;
-                state.table.told(found.ino);
+                self.told(&mut state, found.ino);
                 Ok((entry, opened))
             }
         }
@@ -141,15 +142,7 @@ impl Core {
             .drafts
             .put(self.now_ms(), &key, name, DraftValue::Unfinished, || self.below(dir, name))?;
         let (spelled, below) = match state.drafts.get(&key) {
-            Some(draft) => (
-                draft.name.clone(),
-                Below {
-                    name: Some(draft.name.clone()),
-                    bases: draft.bases.clone(),
-                    live: draft.live_below,
-                    resolves: draft.resolves.clone(),
-                },
-            ),
+            Some(draft) => (draft.name.clone(), below_of_draft(draft)),
             None => (name.clone(), Below::default()),
         };
         let meta = Meta {
@@ -221,7 +214,7 @@ impl Core {
             state.touch_dir(dir, now);
             state.count_subdir(parent, Subdir::Came);
             let found = self.insert(state, key, NodeKind::Dir(dir), true);
-            state.table.told(found.ino);
+            self.told(state, found.ino);
             self.entry(state, &found)
         })
     }
@@ -254,7 +247,7 @@ impl Core {
             state.drafts.put(self.now_ms(), &key, &name, draft, || self.below(dir, &name))?;
             state.touch_dir(dir, now);
             let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
-            state.table.told(found.ino);
+            self.told(state, found.ino);
             self.entry(state, &found)
         })
     }

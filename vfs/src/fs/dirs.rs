@@ -139,7 +139,7 @@ impl Core {
         let answer = self.entry(&state, &found)?;
         let more = take(&DirEntry { ino: found.ino, ..entry.clone() }, &answer);
         if more {
-            state.table.told(found.ino);
+            self.told(&mut state, found.ino);
         } else {
             state.table.drop_unused(found.ino);
         }

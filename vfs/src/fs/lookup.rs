@@ -54,7 +54,7 @@ impl Core {
             None => self.find_top(&mut state, dir, &name).ok_or(FsError::NotFound)?,
         };
         let entry = self.entry(&state, &found)?;
-        state.table.told(found.ino);
+        self.told(&mut state, found.ino);
         Ok(entry)
     }
 
@@ -281,7 +281,7 @@ impl Core {
                 name: Some(view.shown.clone()),
                 bases,
                 live: false,
-                resolves: Some(resolves),
+                resolves: Some(Box::new(resolves)),
             });
         }
         let mut bases = view.merged.clone();
@@ -440,11 +440,11 @@ impl Core {
     }
 }
 
-fn below_of_draft(draft: &Draft) -> Below {
+pub(super) fn below_of_draft(draft: &Draft) -> Below {
     Below {
         name: Some(draft.name.clone()),
         bases: draft.bases.clone(),
         live: draft.live_below,
-        resolves: draft.resolves.clone(),
+        resolves: draft.resolves.clone().map(Box::new),
     }
 }

@@ -95,7 +95,7 @@ impl Core {
     ) -> Option<Found> {
         let id = PastId::at_top(dir, name)?;
         let seen = Seen::Dir(DirMeta::VIRTUAL);
-        let node = self.admit_past(state, &PastEntry { name: name.clone(), id, seen });
+        let node = self.admit_past(state, ROOT_INO, &PastEntry { name: name.clone(), id, seen });
         // Something real may take the name at any time.
         Some(Found { ino: node.ino, kind: NodeKind::Past(node), lasting: false })
     }
@@ -110,13 +110,13 @@ impl Core {
         }
         let found = self.find_past(&parent.id, name)?.ok_or(FsError::NotFound)?;
         let mut state = self.state();
-        let node = self.admit_past(&mut state, &found);
-        state.table.told(node.ino);
+        let node = self.admit_past(&mut state, parent.ino, &found);
+        self.told(&mut state, node.ino);
         Ok(Entry { attr: self.past_attr(&node), lasting: found.name == *name })
     }
 
     /// The inode for something of the past.
-    fn admit_past(&self, state: &mut State, entry: &PastEntry) -> Arc<PastNode> {
+    fn admit_past(&self, state: &mut State, parent: u64, entry: &PastEntry) -> Arc<PastNode> {
         if let Some(node) = state.table.past_at(&entry.id) {
             return node;
         }
@@ -131,7 +131,8 @@ impl Core {
                 PastKind::File(Arc::new(file), *version)
             }
         };
-        let node = Arc::new(PastNode { ino, id: entry.id.clone(), kind });
+        let name = entry.name.clone();
+        let node = Arc::new(PastNode { ino, id: entry.id.clone(), parent, name, kind });
         state.table.insert_past(node.clone());
         node
     }
@@ -351,11 +352,12 @@ impl Core {
         let Ok(name) = EntryName::new(&entry.name) else { return Ok(true) };
         let Some(found) = self.find_past(dir, &name)? else { return Ok(true) };
         let mut state = self.state();
-        let node = self.admit_past(&mut state, &found);
+        let parent = state.table.past_at(dir).map_or(ROOT_INO, |dir| dir.ino);
+        let node = self.admit_past(&mut state, parent, &found);
         let answer = Entry { attr: self.past_attr(&node), lasting: true };
         let more = take(&DirEntry { ino: node.ino, ..entry.clone() }, &answer);
         if more {
-            state.table.told(node.ino);
+            self.told(&mut state, node.ino);
         } else {
             state.table.drop_unused(node.ino);
         }

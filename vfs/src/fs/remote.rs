@@ -13,12 +13,14 @@ use journal::name::Register;
 use journal::view::ViewKind;
 use parking_lot::{Condvar, Mutex};
 
-use super::Core;
+use super::{Core, State};
 use crate::drafts::Key;
-use crate::inode::NodeKind;
+use crate::inode::{Cold, NodeKind};
 
 /// Most waiting invalidations.
 const STALE_MAX: usize = 65_536;
+/// With more than these waiting, names that are merely cold are not added.
+const COLD_WAITING_MAX: usize = 4_096;
 
 /// Something a kernel must forget.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,12 @@ impl StaleQueue {
             waiting.queue.push_back(stale);
         }
         self.arrived.notify_all();
+    }
+
+    /// Whether there is room for what can wait.
+    fn has_room(&self) -> bool {
+        let waiting = self.waiting.lock();
+        !waiting.everything && waiting.queue.len() < COLD_WAITING_MAX
     }
 
     /// Lets the one who waits look around.
@@ -148,6 +156,16 @@ impl Core {
             self.stale.push(name_stale(register.name.as_str()));
             if let Some(spelled) = spelled.filter(|spelled| *spelled != register.name) {
                 self.stale.push(name_stale(spelled.as_str()));
+            }
+        }
+    }
+
+    /// The kernel was told of an inode once more; when it knows too many, it is asked to forget some.
+    pub(crate) fn told(&self, state: &mut State, ino: u64) {
+        state.table.told(ino);
+        if state.table.is_crowded() && self.stale.has_room() {
+            for Cold { parent, name } in state.table.cold() {
+                self.stale.push(Stale::Name { parent, name });
             }
         }
     }

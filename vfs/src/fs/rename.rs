@@ -15,7 +15,7 @@ use journal::name::EntryName;
 use journal::op::{Arrival, ExchangeSide, Op, Value};
 use journal::view::{ViewKind, ViewNode};
 
-use super::lookup::Found;
+use super::lookup::{Found, below_of_draft};
 use super::{Core, State, Subdir, Wait};
 use crate::attr::Caller;
 use crate::drafts::{Below, DraftValue, Key, Side};
@@ -194,12 +194,7 @@ impl Core {
     /// A node stands under another name from now on.
     fn replace_place(&self, state: &mut State, kind: &NodeKind, key: &Key, name: &EntryName) {
         let below = match state.drafts.get(key) {
-            Some(draft) => Below {
-                name: Some(draft.name.clone()),
-                bases: draft.bases.clone(),
-                live: draft.live_below,
-                resolves: draft.resolves.clone(),
-            },
+            Some(draft) => below_of_draft(draft),
             None => Below::default(),
         };
         let spelled = below.name.clone().unwrap_or_else(|| name.clone());

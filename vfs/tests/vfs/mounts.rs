@@ -55,6 +55,10 @@ impl Mount {
 
 /// A mounted drive, or nothing where that is not possible.
 fn mounted() -> Option<Mount> {
+    mounted_with(|_| {})
+}
+
+fn mounted_with(change: impl FnOnce(&mut Config)) -> Option<Mount> {
     let needs = vfs::mount::Requirements::look();
     if !(needs.device && needs.privileged) {
         eprintln!("SKIPPED: this process may not mount: {needs:?}");
@@ -64,6 +68,7 @@ fn mounted() -> Option<Mount> {
     drop(world.fs.take());
     let mut config = Config::new(world.spool().to_path_buf(), 0, 0);
     config.reserve_bytes = 0;
+    change(&mut config);
     let clock = Arc::new(Wall(Instant::now()));
     let (drive, store, source) =
         (world.drive.clone(), world.store.clone(), world.elsewhere.clone());
@@ -449,4 +454,37 @@ fn what_nobody_uses_is_not_held() {
         );
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn the_kernel_is_asked_to_forget_what_it_has_known_longest() {
+    const KNOWN_MAX: usize = 500;
+    const FILES: usize = 3_000;
+    let Some(m) = mounted_with(|config| config.known_max = KNOWN_MAX) else { return };
+    let (dir, held, link) = (m.path("d"), m.path("d/held"), m.path("d/link"));
+    fs::create_dir(&dir).unwrap();
+    fs::write(&held, "still here").unwrap();
+    symlink("held", &link).unwrap();
+    let mut open = File::open(&held).unwrap();
+    for number in 0..FILES {
+        fs::write(dir.join(format!("f{number}")), number.to_string()).unwrap();
+    }
+    m.fs.seal_all().unwrap();
+    // Whoever walks through makes the kernel learn them all once more.
+    for number in 0..FILES {
+        let text = fs::read_to_string(dir.join(format!("f{number}"))).unwrap();
+        assert_eq!(text, number.to_string());
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    // One more name learnt each time, so that what is in flight is not all there is.
+    while m.fs.inodes() > KNOWN_MAX + KNOWN_MAX / 10 {
+        assert!(Instant::now() < end, "{} inodes are known", m.fs.inodes());
+        let _ = fs::metadata(dir.join(format!("f{}", end.elapsed().as_nanos() % 7)));
+        assert_eq!(entries(&dir).len(), FILES + 2);
+    }
+    let mut text = String::new();
+    open.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "still here");
+    assert_eq!(fs::read_to_string(&link).unwrap(), "still here");
+    assert_eq!(fs::metadata(&held).unwrap().ino(), open.metadata().unwrap().ino());
 }
