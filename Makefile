@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx model bench bench-sync bench-mount bench-scale doc ci
+.PHONY: check fmt clippy deny test fsx model bench bench-sync bench-mount bench-scale bench-journal doc ci
 
 check: fmt clippy deny
 
@@ -73,6 +73,11 @@ bench-mount:
 bench-scale:
 	$(CARGO) build --locked --release --workspace --bins
 	$(CARGO) run --locked --release -p tests --bin bench -- scale $(BENCH)
+
+# A journal of a million entries: taking them in, starting, folding them anew.
+bench-journal:
+	$(CARGO) build --locked --release -p tests --bin bench
+	$(CARGO) run --locked --release -p tests --bin bench -- journal $(BENCH)
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

@@ -3,12 +3,13 @@
 //!
 //! [`sync`] compares how work travels between two hosts with rsync and Syncthing; [`mount`] compares the mount with
 //! the native file system, with a FUSE file system that does nothing of its own and with gocryptfs; [`scale`] shows what
-//! very large files, directories and drives cost.
+//! very large files, directories and drives cost; [`journal`] what very many entries do.
 //!
 //! Invariants
 //! * What arrived is compared byte for byte, outside of the time that is measured.
 //! * All contenders get the same bytes, the same file system below and the same machine.
 
+pub mod journal;
 pub mod mount;
 pub mod peers;
 pub mod scale;

@@ -82,6 +82,10 @@ fn old_versions_go_on_both_devices_and_a_joiner_is_in_sync_without_them() -> Res
     let kept = gc(&ann, &[])?;
     ensure!(number(&kept, "versions_let_go")? == 0, "{kept}");
     ensure!(packs(&ann)? > 20 * MIB);
+    // Five old versions of one file and what was removed.
+    let old = number(&kept, "history_bytes")?;
+    ensure!((17 * MIB..18 * MIB).contains(&old), "{kept}");
+    ensure!(number(&ann.status()?["history"], "bytes")? == old, "{}", ann.status()?);
 
     // Bob may collect, but not say how long versions are kept.
     let refused = bob.try_cli(&[&["gc"], &NOTHING[..]].concat())?;
@@ -98,6 +102,7 @@ fn old_versions_go_on_both_devices_and_a_joiner_is_in_sync_without_them() -> Res
     let left = packs(&ann)?;
     ensure!(left < 5 * MIB, "{left} bytes are left: {collected}");
     ensure!(number(&collected, "freed_bytes")? > 14 * MIB && collected["stopped"].is_null());
+    ensure!(number(&ann.status()?["history"], "bytes")? < MIB, "{}", ann.status()?);
     wait::until("the policy reaches Bob", Duration::from_secs(30), || {
         Ok((bob.status()?["policy"]["keep_all_s"] == 0).then_some(()))
     })?;

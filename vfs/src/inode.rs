@@ -169,7 +169,8 @@ impl Table {
     /// Puts a new inode of the past in; no name but its own leads to it.
     pub(crate) fn insert_past(&mut self, node: Arc<PastNode>) {
         self.past.insert(node.id.clone(), node.ino);
-        self.nodes.insert(node.ino, Node { kind: NodeKind::Past(node), lookups: 0, key: None, turn: 0 });
+        self.nodes
+            .insert(node.ino, Node { kind: NodeKind::Past(node), lookups: 0, key: None, turn: 0 });
     }
 
     /// Takes the name from what stands under it.
@@ -234,7 +235,9 @@ impl Table {
         let mut cold = Vec::new();
         for _ in 0..COLD_STEP.min(self.oldest.len()) {
             let Some((ino, turn)) = self.oldest.pop_front() else { break };
-            let Some(node) = self.nodes.get(&ino).filter(|node| node.turn == turn) else { continue };
+            let Some(node) = self.nodes.get(&ino).filter(|node| node.turn == turn) else {
+                continue;
+            };
             self.oldest.push_back((ino, turn));
             if let Some(name) = self.cold_name(node) {
                 cold.push(name);

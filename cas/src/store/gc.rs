@@ -183,6 +183,11 @@ impl Collector {
         Ok(())
     }
 
+    /// Bytes of chunks that nothing kept so far needs.
+    pub fn unneeded_bytes(&mut self) -> Result<u64, GcError> {
+        sweep::unneeded_bytes(self)
+    }
+
     /// Gives back the room of what is not needed. Fully unneeded packs go first, at no cost; then those are rewritten
     /// that have the least left. `step` may end it.
     pub fn sweep(

@@ -73,6 +73,7 @@ fn describe(report: &GcReport) -> String {
         report.versions,
         policy(&report.policy)
     ));
+    lines.push(format!("old versions that stay take {}", output::size(report.history_bytes)));
     if report.versions_alone > 0 {
         lines.push(format!(
             "{} more stay because no other device is known to have them",
@@ -114,6 +115,7 @@ mod tests {
         let report = GcReport {
             stopped: Some("full".into()),
             versions_alone: 3,
+            history_bytes: 5 << 20,
             damaged_packs: 1,
             ..GcReport::default()
         };

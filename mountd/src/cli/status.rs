@@ -146,7 +146,13 @@ fn running_rows(report: &StatusReport) -> Vec<Vec<String>> {
         .as_ref()
         .map_or_else(String::new, |last| format!(", collected {}", output::time(&last.time)));
     rows.push(pair("store", &format!("{}{collected}", output::size(report.store_bytes))));
-    rows.push(pair("old versions", &super::gc::policy(&report.policy)));
+    let cost = match &report.history {
+        Some(history) => {
+            format!("{} ({})", output::size(history.bytes), output::time(&history.time))
+        }
+        None => "`atelier gc --dry-run` tells what they take".to_owned(),
+    };
+    rows.push(pair("old versions", &format!("{}; {cost}", super::gc::policy(&report.policy))));
     rows.push(pair("tree", output::short(&report.tree_hash)));
     for address in &report.listen {
         rows.push(pair("reachable at", address));

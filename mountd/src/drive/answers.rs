@@ -81,6 +81,7 @@ impl Drive {
             store_bytes: self.store.usage().stored_bytes,
             policy: self.policy_row(),
             last_gc: self.collected.row(),
+            history: self.collected.history(),
         }
     }
 

@@ -15,40 +15,55 @@ use std::path::PathBuf;
 use cas::{Content, GcError, Stopped, Sweep, Swept};
 use journal::op::Op;
 use journal::retention::Rules;
-use journal::{Arrivals, DeviceId, HistoryVersion, Policy, Reach, Retention, Value, VersionId};
+use journal::{
+    Arrivals, DeviceId, HistoryVersion, Named, Policy, Reach, Retention, Value, VersionId,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Drive;
-use crate::ipc::{GcReport, GcRow, PolicyRow, Progress, Unit, rfc3339};
+use crate::ipc::{GcReport, GcRow, HistoryCost, PolicyRow, Progress, Unit, rfc3339};
 use crate::report::Failure;
 
 /// Contents looked at per step.
 const WALK_STEP: usize = 1_024;
 
-/// What is remembered of the last collection.
+/// An amount and when it was so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Last {
+struct Amount {
     at_ms: u64,
-    freed_bytes: u64,
+    bytes: u64,
 }
 
-/// Remembers the last collection, across restarts.
+/// What is remembered of collections.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct Known {
+    /// What the last one gave back.
+    freed: Option<Amount>,
+    /// What old versions took beyond what is shown, when that was last counted.
+    history: Option<Amount>,
+}
+
+/// Remembers collections, across restarts.
 pub(super) struct Collected {
-    last: Mutex<Option<Last>>,
+    known: Mutex<Known>,
     file: PathBuf,
 }
 
 impl Collected {
     pub(super) fn load(dir: &std::path::Path) -> Self {
         let file = dir.join("collected");
-        let last = std::fs::read(&file).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok());
-        Self { last: Mutex::new(last), file }
+        let known = std::fs::read(&file).ok().and_then(|bytes| postcard::from_bytes(&bytes).ok());
+        Self { known: Mutex::new(known.unwrap_or_default()), file }
     }
 
-    fn note(&self, last: Last) {
-        *self.last.lock() = Some(last);
-        let Ok(bytes) = postcard::to_allocvec(&last) else { return };
+    fn note(&self, freed: Option<Amount>, history: Option<Amount>) {
+        let known = {
+            let mut known = self.known.lock();
+            *known = Known { freed: freed.or(known.freed), history: history.or(known.history) };
+            *known
+        };
+        let Ok(bytes) = postcard::to_allocvec(&known) else { return };
         let new = self.file.with_extension("new");
         let written = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &self.file));
         if let Err(error) = written {
@@ -57,8 +72,13 @@ impl Collected {
     }
 
     pub(super) fn row(&self) -> Option<GcRow> {
-        let last = (*self.last.lock())?;
-        Some(GcRow { time: rfc3339(last.at_ms), freed_bytes: last.freed_bytes })
+        let freed = self.known.lock().freed?;
+        Some(GcRow { time: rfc3339(freed.at_ms), freed_bytes: freed.bytes })
+    }
+
+    pub(super) fn history(&self) -> Option<HistoryCost> {
+        let history = self.known.lock().history?;
+        Some(HistoryCost { time: rfc3339(history.at_ms), bytes: history.bytes })
     }
 }
 
@@ -127,45 +147,70 @@ impl Drive {
             keep(content)?;
         }
         let judge = self.judge(policy)?;
+        self.each_version(stop, &mut |named| match judge.is_shown(self, named.version)? {
+            true => keep(Content { id: named.content.id, len: named.content.len }),
+            false => Ok(()),
+        })?;
+        let old_bytes = collector.unneeded_bytes().map_err(refusal)?;
         let (mut versions, mut kept_alone, mut let_go) = (0u64, 0u64, 0u64);
-        let mut cursor = None;
-        loop {
-            let (named, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
-            for named in named {
-                versions += 1;
-                match judge.needs(self, named.version)? {
-                    Need::Policy => {}
-                    // What a collection removed before counts as let go.
-                    Need::Alone if self.store.has(&named.content.id.root()) => kept_alone += 1,
-                    Need::Alone => let_go += 1,
-                    Need::None => {
-                        let_go += 1;
-                        continue;
-                    }
+        self.each_version(stop, &mut |named| {
+            versions += 1;
+            if versions.is_multiple_of(WALK_STEP as u64) {
+                tell("looking at versions", versions, None);
+            }
+            match judge.needs(self, named.version)? {
+                Need::Policy => {}
+                // What a collection removed before counts as let go.
+                Need::Alone if self.store.has(&named.content.id.root()) => kept_alone += 1,
+                Need::Alone => let_go += 1,
+                Need::None => {
+                    let_go += 1;
+                    return Ok(());
                 }
-                keep(Content { id: named.content.id, len: named.content.len })?;
             }
-            tell("looking at versions", versions, None);
-            cursor = next;
-            if stop() {
-                return Err(Failure::cancelled());
-            }
-            if cursor.is_none() {
-                break;
-            }
-        }
+            let content = Content { id: named.content.id, len: named.content.len };
+            collector.keep(content).map_err(refusal)
+        })?;
         let swept = collector.sweep(how, &mut |step| {
             tell("sweeping packs", step.packs_done, Some(step.packs_total));
             if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let swept = swept.map_err(refusal)?;
-        if how == Sweep::Remove {
-            let at_ms = self.clock.wall_ms();
-            self.collected.note(Last { at_ms, freed_bytes: swept.freed_bytes() });
-            self.elsewhere.save();
+        let now = |bytes| Some(Amount { at_ms: self.clock.wall_ms(), bytes });
+        let history_bytes = old_bytes.saturating_sub(swept.unneeded_bytes);
+        // What a policy would keep that is only tried out says nothing about the drive's own.
+        let counted = swept.stopped.is_none() && policy == self.journal.policy();
+        let history = now(history_bytes).filter(|_| counted);
+        match how {
+            Sweep::Remove => {
+                self.collected.note(now(swept.freed_bytes()), history);
+                self.elsewhere.save();
+            }
+            Sweep::Count => self.collected.note(None, history),
         }
         tracing::info!(?swept, versions, let_go, kept_alone, "chunks were collected");
-        Ok(report(policy, how, before, &swept, [versions, let_go, kept_alone]))
+        let counts = [versions, let_go, kept_alone];
+        Ok(GcReport { history_bytes, ..report(policy, how, before, &swept, counts) })
+    }
+
+    /// Calls `each` with every version of a file and its content. `stop` is asked again and again whether to end.
+    fn each_version(
+        &self,
+        stop: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(&Named) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut cursor = None;
+        loop {
+            let (named, next) = self.journal.contents(cursor.as_ref(), WALK_STEP);
+            named.iter().try_for_each(&mut *each)?;
+            if stop() {
+                return Err(Failure::cancelled());
+            }
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Whether a version's bytes are not here and need not be anywhere.
@@ -216,6 +261,13 @@ enum Need {
 }
 
 impl Judge {
+    /// Whether the drive shows this version now.
+    fn is_shown(&self, drive: &Drive, version: VersionId) -> Result<bool, Failure> {
+        let facts = drive.journal.facts(&self.retention, version);
+        let facts = facts.map_err(|e| Failure::of(&e))?;
+        Ok(facts.is_none_or(|(facts, _)| facts.replaced.is_none()))
+    }
+
     fn needs(&self, drive: &Drive, version: VersionId) -> Result<Need, Failure> {
         let facts = drive.journal.facts(&self.retention, version);
         let Some((facts, place)) = facts.map_err(|e| Failure::of(&e))? else {
@@ -264,6 +316,7 @@ fn report(
         versions,
         versions_let_go,
         versions_alone,
+        history_bytes: 0,
         stopped: swept.stopped.map(|stopped| match stopped {
             Stopped::Asked => "asked".to_owned(),
             Stopped::Full => "full".to_owned(),

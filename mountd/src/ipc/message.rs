@@ -260,6 +260,9 @@ pub struct StatusReport {
     /// The last collection on this device.
     #[serde(default)]
     pub last_gc: Option<GcRow>,
+    /// What old versions took when that was last counted, by a collection or a dry run.
+    #[serde(default)]
+    pub history: Option<HistoryCost>,
 }
 
 /// How long versions are kept after they were replaced.
@@ -278,6 +281,15 @@ pub struct GcRow {
     pub time: String,
     /// Bytes it gave back.
     pub freed_bytes: u64,
+}
+
+/// What old versions take.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryCost {
+    /// When that was counted.
+    pub time: String,
+    /// Bytes of the store that only old versions need.
+    pub bytes: u64,
 }
 
 /// `atelier gc --json`.
@@ -299,6 +311,8 @@ pub struct GcReport {
     pub packs: u64,
     /// Packs that stay although little of them is needed, because that is damaged.
     pub damaged_packs: u64,
+    /// Bytes the old versions that stay take beyond what the drive shows now.
+    pub history_bytes: u64,
     /// Versions of files looked at.
     pub versions: u64,
     /// Of these, those whose bytes need not stay.
@@ -509,7 +523,7 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(
             keys(&json),
-            "arriving conflicts device drafts drive in_sync last_gc listen locks members notices path \
+            "arriving conflicts device drafts drive history in_sync last_gc listen locks members notices path \
              policy safe_to_close store_bytes to_receive_bytes to_send_bytes tree_hash"
         );
         assert_eq!(keys(&json["drive"]), "id name");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::Size;
-use super::table::{Better, Table};
+use super::table::{Better, Table, median};
 use super::under::{Atelier, Native, Under};
 use crate::harness::device::Device;
 use crate::harness::program::{self, command};
@@ -57,9 +57,8 @@ fn took_ms<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     Ok((done, started.elapsed().as_secs_f64() * 1e3))
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+fn middle(figures: &[f64]) -> f64 {
+    median(figures).unwrap_or(f64::NAN)
 }
 
 /// Small edits, each with its own open and close.
@@ -78,7 +77,7 @@ fn edits(under: &dyn Under, path: &Path, len: u64, label: &str, table: &mut Tabl
     }
     let name = under.name();
     let close = format!("{label}: close after an edit of 4 KiB, median of {EDITS}");
-    table.put(name, &close, "ms", Better::Smaller, median(closes));
+    table.put(name, &close, "ms", Better::Smaller, middle(&closes));
     if let (Some(before), Some(after)) = (before, under.moved_bytes()?) {
         let each = (after - before) as f64 / EDITS as f64 / 1e6;
         let moved = format!("{label}: read and written for one edit");
@@ -183,7 +182,7 @@ fn wide(under: &mut dyn Under, size: Size, table: &mut Table) -> Result<()> {
     let turns: Vec<f64> = (0..9)
         .map(|turn| Ok(took_ms(|| save(&dir, "file-000777", turn))?.1))
         .collect::<Result<_>>()?;
-    table.put(name, &format!("{label}: one save"), "ms", Better::Smaller, median(turns));
+    table.put(name, &format!("{label}: one save"), "ms", Better::Smaller, middle(&turns));
     let ((), ms) = took_ms(|| Ok(fs::remove_dir_all(&dir)?))?;
     let rate = count as f64 / ms * 1e3;
     table.put(name, &format!("{label}: remove"), "per second", Better::Larger, rate);
@@ -233,7 +232,7 @@ fn many(under: &mut dyn Under, size: Size, table: &mut Table) -> Result<()> {
     let turns: Vec<f64> = (0..9)
         .map(|turn| Ok(took_ms(|| save(&sub, "file-0007", turn))?.1))
         .collect::<Result<_>>()?;
-    table.put(name, &format!("{label}: one save"), "ms", Better::Smaller, median(turns));
+    table.put(name, &format!("{label}: one save"), "ms", Better::Smaller, middle(&turns));
     let renamed = under.dir().join("renamed");
     let ((), ms) = took_ms(|| Ok(fs::rename(&top, &renamed)?))?;
     table.put(name, &format!("{label}: rename the top directory"), "ms", Better::Smaller, ms);

@@ -1,4 +1,9 @@
 //! Figures of several contenders, printed as a table with ratios.
+//!
+//! Leaves out: measuring.
+//!
+//! Invariant: a figure measured several times stands there as its median, and a ratio as the median of the ratios of
+//! figures measured in the same turn, because a noisy machine is fast in one minute and slow in the next.
 
 use std::fmt;
 
@@ -16,7 +21,8 @@ struct Row {
     label: String,
     unit: &'static str,
     better: Better,
-    figures: Vec<Option<f64>>,
+    /// Of each contender, in the order they were measured.
+    figures: Vec<Vec<f64>>,
 }
 
 /// One column a contender, one row a measurement.
@@ -34,7 +40,7 @@ impl Table {
         Table { title: title.to_owned(), contenders, rows: Vec::new() }
     }
 
-    /// Puts one figure in, making the row when it is new.
+    /// Puts one figure in, making the row when it is new; one more turn of it when it is not.
     pub fn put(
         &mut self,
         contender: &str,
@@ -53,14 +59,21 @@ impl Table {
                 label: label.to_owned(),
                 unit,
                 better,
-                figures: vec![None; count],
+                figures: vec![Vec::new(); count],
             });
             self.rows.len() - 1
         });
         if let Some(place) = self.rows.get_mut(at).and_then(|row| row.figures.get_mut(column)) {
-            *place = Some(figure);
+            place.push(figure);
         }
     }
+}
+
+/// The middle one; of an even number the upper of both.
+pub fn median(figures: &[f64]) -> Option<f64> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
 }
 
 fn shown(figure: f64) -> String {
@@ -82,13 +95,15 @@ impl fmt::Display for Table {
                 if row.better == Better::Larger { "higher is better" } else { "lower is better" };
             write!(f, "| {}, {} ({arrow}) ", row.label, row.unit)?;
             for figure in &row.figures {
-                write!(f, "| {} ", figure.map_or("-".to_owned(), shown))?;
+                write!(f, "| {} ", median(figure).map_or("-".to_owned(), shown))?;
             }
-            let own = row.figures.last().copied().flatten();
+            let own = row.figures.last().map(Vec::as_slice).unwrap_or_default();
             for other in row.figures.iter().take(others.len()) {
-                match (own, other) {
-                    (Some(own), Some(other)) if *other > 0.0 => write!(f, "| {:.2} ", own / other)?,
-                    _ => write!(f, "| - ")?,
+                let pairs = own.iter().zip(other).filter(|(_, other)| **other > 0.0);
+                let ratios: Vec<f64> = pairs.map(|(own, other)| own / other).collect();
+                match median(&ratios) {
+                    Some(ratio) => write!(f, "| {ratio:.2} ")?,
+                    None => write!(f, "| - ")?,
                 }
             }
             writeln!(f, "|")?;
@@ -106,6 +121,11 @@ mod tests {
         let mut table = Table::new("title", &["slow", "fast"]);
         table.put("slow", "speed", "MB/s", Better::Larger, 10.0);
         table.put("fast", "speed", "MB/s", Better::Larger, 25.0);
+        // A turn in which everything was slow.
+        table.put("slow", "speed", "MB/s", Better::Larger, 1.0);
+        table.put("fast", "speed", "MB/s", Better::Larger, 2.5);
+        table.put("slow", "speed", "MB/s", Better::Larger, 11.0);
+        table.put("fast", "speed", "MB/s", Better::Larger, 26.0);
         table.put("fast", "alone", "s", Better::Smaller, 1.0);
         let text = table.to_string();
         assert!(

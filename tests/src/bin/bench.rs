@@ -1,9 +1,9 @@
-//! `bench sync|mount|scale [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
+//! `bench sync|mount|scale|journal [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use tests::bench::{Size, mount, scale, sync};
+use tests::bench::{Size, journal, mount, scale, sync};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,8 +16,9 @@ fn main() -> ExitCode {
         Some((what, only)) if what == "sync" => sync::run(size, only),
         Some((what, only)) if what == "mount" => mount::run(size, only),
         Some((what, only)) if what == "scale" => scale::run(size, only),
+        Some((what, [])) if what == "journal" => journal::run(size),
         _ => {
-            eprintln!("usage: bench sync|mount|scale [--quick] [CONTENDER...]");
+            eprintln!("usage: bench sync|mount|scale|journal [--quick] [CONTENDER...]");
             return ExitCode::from(2);
         }
     };

@@ -167,14 +167,15 @@ impl Core {
         // The drafts first: what is published between the two looks is then seen twice, not never.
         let (drafted, parent_ino) = {
             let state = self.state();
-            let mut drafted: Vec<(Key, EntryName, Option<Kind>)> = state
+            let mut drafted: Vec<(Key, EntryName, Option<Thing>)> = state
                 .drafts
                 .in_dir(dir)
-                .map(|(key, draft)| (key.clone(), draft.name.clone(), kind_of(&draft.value)))
+                .map(|(key, draft)| (key.clone(), draft.name.clone(), thing_of(&draft.value)))
                 .collect();
             let written = self.written_in(&state, dir);
-            drafted
-                .extend(written.into_iter().map(|place| (place.key, place.name, Some(Kind::File))));
+            drafted.extend(
+                written.into_iter().map(|place| (place.key, place.name, Some(Thing::File))),
+            );
             let parent = state.drafts.new_dir(dir).map(|(key, _)| key.dir());
             let parent = match parent {
                 None if dir != DirId::ROOT => self.tree.dir(dir)?.map(|node| node.parent),
@@ -182,7 +183,7 @@ impl Core {
             };
             (drafted, parent.and_then(|parent| state.table.dir_ino(parent)).unwrap_or(ino))
         };
-        let mut names: BTreeMap<Key, (EntryName, Option<Kind>)> = BTreeMap::new();
+        let mut names: BTreeMap<Key, (EntryName, Option<Thing>)> = BTreeMap::new();
         let mut after: Option<EntryName> = None;
         loop {
             let page = self.tree.list(dir, after.as_ref(), LIST_PAGE)?;
@@ -190,9 +191,9 @@ impl Core {
             after = page.last().map(|view| view.shown.clone());
             for view in page {
                 let kind = match view.kind {
-                    ViewKind::File(_) => Kind::File,
-                    ViewKind::Symlink(_) => Kind::Symlink,
-                    ViewKind::Dir { .. } => Kind::Dir,
+                    ViewKind::File(_) => Thing::File,
+                    ViewKind::Symlink(_) => Thing::Symlink,
+                    ViewKind::Dir { dir, .. } => Thing::Dir(dir),
                 };
                 names.insert(Key::new(dir, &view.shown), (view.shown, Some(kind)));
             }
@@ -207,7 +208,7 @@ impl Core {
             for name in
                 [SNAPSHOTS, HISTORY].into_iter().filter_map(|name| EntryName::new(name).ok())
             {
-                names.entry(Key::new(dir, &name)).or_insert((name, Some(Kind::Dir)));
+                names.entry(Key::new(dir, &name)).or_insert((name, Some(Thing::Virtual)));
             }
         }
         let state = self.state();
@@ -215,18 +216,32 @@ impl Core {
         let mut listing = vec![dot(".", ino), dot("..", parent_ino)];
         listing.reserve(names.len());
         listing.extend(names.into_iter().filter_map(|(key, (name, kind))| {
-            let ino = state.table.at(&key).map_or_else(|| Table::number_hint(&key), |(ino, _)| ino);
-            Some(Listed { name: name.as_str().into(), kind: kind?, ino })
+            let (kind, hint) = match kind? {
+                Thing::File => (Kind::File, Table::number_hint(&key)),
+                Thing::Symlink => (Kind::Symlink, Table::number_hint(&key)),
+                Thing::Virtual => (Kind::Dir, Table::number_hint(&key)),
+                Thing::Dir(dir) => (Kind::Dir, Table::number_hint(dir)),
+            };
+            let ino = state.table.at(&key).map_or(hint, |(ino, _)| ino);
+            Some(Listed { name: name.as_str().into(), kind, ino })
         }));
         Ok(listing)
     }
 }
 
-fn kind_of(value: &DraftValue) -> Option<Kind> {
+/// What a listed name stands for: what its inode number is made from.
+enum Thing {
+    File,
+    Symlink,
+    Dir(DirId),
+    Virtual,
+}
+
+fn thing_of(value: &DraftValue) -> Option<Thing> {
     match value {
-        DraftValue::Unfinished | DraftValue::File { .. } => Some(Kind::File),
-        DraftValue::Symlink(_) => Some(Kind::Symlink),
-        DraftValue::NewDir { .. } => Some(Kind::Dir),
+        DraftValue::Unfinished | DraftValue::File { .. } => Some(Thing::File),
+        DraftValue::Symlink(_) => Some(Thing::Symlink),
+        DraftValue::NewDir { dir, .. } => Some(Thing::Dir(*dir)),
         DraftValue::Gone { .. } => None,
     }
 }

@@ -478,3 +478,28 @@ fn what_takes_the_name_of_a_directory_goes_no_earlier_than_the_end_of_its_conten
         assert!(gone <= put, "the file came while the directory was still full");
     }
 }
+
+#[test]
+fn a_listing_gives_the_numbers_that_a_look_at_the_names_gives() {
+    let mut world = World::new();
+    world.mkdir("d");
+    world.save("f", b"1");
+    world.fs().symlink(ME, ROOT, b"l", b"f").unwrap();
+    world.pass(5_000);
+    // Nothing is known by the new one.
+    world.crash();
+    let handle = world.fs().opendir(ME, ROOT).unwrap();
+    let mut listed = Vec::new();
+    world
+        .fs()
+        .readdir(handle, 0, |entry| {
+            listed.push((entry.name.to_string(), entry.ino));
+            true
+        })
+        .unwrap();
+    let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, [".", "..", "d", "f", "l"]);
+    for (name, ino) in listed.into_iter().skip(2) {
+        assert_eq!(world.ino(&name), Some(ino), "{name}");
+    }
+}

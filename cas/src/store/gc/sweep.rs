@@ -43,6 +43,15 @@ enum Fate {
     Damaged,
 }
 
+pub(super) fn unneeded_bytes(collector: &mut Collector) -> Result<u64, GcError> {
+    let mut bytes = 0u64;
+    for number in collector.old_packs() {
+        collector.mark_asked()?;
+        bytes += collector.look(number)?.unneeded_bytes();
+    }
+    Ok(bytes)
+}
+
 pub(super) fn run(
     collector: &mut Collector,
     how: Sweep,
@@ -52,16 +61,13 @@ pub(super) fn run(
     if how == Sweep::Remove {
         collector.inner().sync()?;
     }
-    let old: Vec<u32> = {
-        let appender = collector.inner().appender.lock();
-        appender.packs.range(..collector.boundary).map(|(number, _)| *number).collect()
-    };
+    let old = collector.old_packs();
     let mut at = SweepStep { packs_done: 0, packs_total: old.len() as u64 };
     let mut partly = Vec::new();
     for number in old {
         collector.mark_asked()?;
         let looked = collector.look(number)?;
-        let unneeded = looked.len.saturating_sub(looked.needed_bytes);
+        let unneeded = looked.unneeded_bytes();
         swept.unneeded_bytes += unneeded;
         let worth = unneeded > 0 && unneeded.saturating_mul(REWRITE_DIVISOR) >= looked.len;
         if worth && looked.needed_bytes > 0 {
@@ -93,7 +99,19 @@ pub(super) fn run(
     collector.end(how, swept)
 }
 
+impl Partly {
+    fn unneeded_bytes(&self) -> u64 {
+        self.len.saturating_sub(self.needed_bytes)
+    }
+}
+
 impl Collector {
+    /// The packs that were there when the collection began.
+    fn old_packs(&self) -> Vec<u32> {
+        let appender = self.inner().appender.lock();
+        appender.packs.range(..self.boundary).map(|(number, _)| *number).collect()
+    }
+
     /// What of a pack is needed.
     fn look(&self, number: u32) -> Result<Partly, GcError> {
         let inner = self.inner();
