@@ -38,6 +38,12 @@ pub trait File: Send + Sync + 'static {
     fn append(&self, at: u64, parts: &[IoSlice<'_>]) -> io::Result<()>;
     /// Fills `buf` from `offset`; `UnexpectedEof` when the file is too short.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// The `len` bytes from `offset`; `UnexpectedEof` when the file is too short.
+    fn read_vec(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -143,6 +143,19 @@ impl Reader {
         Ok(wanted)
     }
 
+    /// Gets the chunks of `len` bytes from `offset`, for a source that keeps them.
+    pub fn warm(&self, offset: u64, len: u64) -> Result<(), ReadError> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            let Some(piece) = self.piece_at(at)? else { break };
+            if !piece.record.is_hole() {
+                self.source.chunk(&piece.record.id)?;
+            }
+            at = piece.end();
+        }
+        Ok(())
+    }
+
     /// The first byte at or after `offset` that is not in a hole; `None` when only a hole or nothing follows.
     pub fn next_data(&self, offset: u64) -> Result<Option<u64>, ReadError> {
         let mut at = offset;

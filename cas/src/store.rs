@@ -357,19 +357,16 @@ impl Inner {
         id: &ChunkId,
         location: Location,
     ) -> Result<Option<Result<(StoredChunk, Bytes), ()>>, PathError> {
-        let mut record = vec![0; location.len as usize];
-        let read = self
-            .files
-            .get(self.backend.as_ref(), location.pack)
-            .and_then(|file| file.read_at(location.offset.into(), &mut record));
-        match read {
-            Ok(()) => {}
+        let file = self.files.get(self.backend.as_ref(), location.pack);
+        let read =
+            file.and_then(|file| file.read_vec(location.offset.into(), location.len as usize));
+        let record = match read {
+            Ok(record) => Bytes::from(record),
             // Collected since its place was looked up; what was needed of it is elsewhere.
             Err(_) if self.files.is_gone(location.pack) => return Ok(None),
             Err(error) if damaged(&error) => return Ok(Some(Err(()))),
             Err(error) => return Err(self.pack_error(location.pack, "read", error)),
-        }
-        let record = Bytes::from(record);
+        };
         let Some(header) = RecordHeader::decode(&record) else { return Ok(Some(Err(()))) };
         if header.id != *id {
             return Ok(None);

@@ -97,9 +97,22 @@ impl Pinned {
         offset: u64,
         buf: &mut [u8],
     ) -> Result<usize, FsError> {
+        self.ask(wait, |reader| reader.read_at(offset, buf))
+    }
+
+    /// Brings the bytes from `from` to `to` into the cache of chunks.
+    pub(crate) fn warm(&self, wait: Wait, from: u64, to: u64) -> Result<(), FsError> {
+        self.ask(wait, |reader| reader.warm(from, to.saturating_sub(from)))
+    }
+
+    fn ask<T>(
+        &self,
+        wait: Wait,
+        what: impl FnOnce(&Reader) -> Result<T, ReadError>,
+    ) -> Result<T, FsError> {
         match wait {
-            Wait::Allowed => Ok(self.anywhere.read_at(offset, buf)?),
-            Wait::Never => match self.local.read_at(offset, buf) {
+            Wait::Allowed => Ok(what(&self.anywhere)?),
+            Wait::Never => match what(&self.local) {
                 // A damaged chunk is fetched again by the source that can.
                 Err(ReadError::Missing { .. } | ReadError::Corrupt { .. }) => {
                     Err(FsError::WouldWait)

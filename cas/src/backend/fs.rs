@@ -111,6 +111,22 @@ impl File for FsFile {
         self.0.read_exact_at(buf, offset)
     }
 
+    /// Without clearing memory that is written over at once.
+    fn read_vec(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset.saturating_add(bytes.len() as u64);
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // There may be room for more than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

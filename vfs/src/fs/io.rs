@@ -273,9 +273,7 @@ impl Core {
         let handle = self.handles.file(handle)?;
         let pinned = handle.node.body.lock().pin(&self.contents)?;
         let Some(pinned) = pinned else { return Ok(()) };
-        let len = to.saturating_sub(from).min(AHEAD_PIECE) as usize;
-        pinned.read_at(wait, from, &mut vec![0; len])?;
-        Ok(())
+        pinned.warm(wait, from, to.min(from.saturating_add(AHEAD_PIECE)))
     }
 
     /// Writes.
