@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx model bench bench-sync bench-mount bench-scale bench-journal doc ci
+.PHONY: check fmt clippy deny test fsx model fuzz bench bench-sync bench-mount bench-scale bench-journal doc ci
 
 check: fmt clippy deny
 
@@ -56,6 +56,13 @@ MODEL_CASES ?= 100000
 model:
 	$(CARGO) build --locked -p vfs --tests
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) nextest run --locked --profile model -p vfs programs_see_a_posix_tree
+
+# Every decoder and the fold over FUZZ_CASES times as many inputs as `make test`; another FUZZ_SEED gives others.
+FUZZ_CASES ?= 50
+FUZZ_SEED ?= $(shell date +%j)
+fuzz:
+	$(CARGO) build --locked --workspace --bins --tests
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(CARGO) test --locked -p tests --test runner -- fuzz::
 
 bench: bench-mount bench-sync
 

@@ -21,5 +21,6 @@
 )]
 
 pub mod bench;
+pub mod fuzz;
 pub mod harness;
 pub mod passthrough;

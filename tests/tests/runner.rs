@@ -15,6 +15,7 @@ mod conformance;
 mod crash;
 mod dances;
 mod demo;
+mod fuzz;
 mod gc;
 mod history;
 mod hosts;
