@@ -50,7 +50,7 @@ pub use error::{AppendError, CreateError, InviteError, OpenError, RefuseReason, 
 pub use id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 pub use journal::{
     Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
-    Received, Refusal, Retention, SnapshotInfo, VerifyReport,
+    Received, Refusal, Retention, SetAside, SnapshotInfo, VerifyReport,
 };
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};

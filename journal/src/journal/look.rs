@@ -18,7 +18,7 @@ use crate::log::{self, Frame};
 use crate::member::{ForkProof, InviteInfo, Member, MemberFlags, MemberState, Members};
 use crate::name::EntryName;
 use crate::records::{
-    LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table, version_at_end,
+    ForkRec, LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table, version_at_end,
 };
 use crate::signed::VerifiedEntry;
 use crate::tree::{self, ContentCursor, Named};
@@ -320,18 +320,17 @@ impl Journal {
 
 fn member(kv: &dyn KvRead, state: &MemberState) -> Result<Member, StateError> {
     let device = state.device;
-    let proof: Option<(EntryId, EntryId)> = load(kv, &key(table::FORK, &[device.as_bytes()]))?;
+    let fork: Option<ForkRec> = load(kv, &key(table::FORK, &[device.as_bytes()]))?;
     let unfit = kv.get(&key(table::UNFIT, &[device.as_bytes()]))?.is_some();
     let beyond: Option<u64> = load(kv, &key(table::BEYOND, &[device.as_bytes()]))?;
-    let last = state.changes.iter().rev().find_map(|change| change.role);
     Ok(Member {
         device,
         name: state.name.clone(),
-        role: state.role().or(last).unwrap_or(state.base),
+        role: state.last_role(),
         admitted_by: state.admitted_by,
         removed: state.role().is_none(),
         flags: MemberFlags {
-            forked: proof.map(|(one, other)| ForkProof { one, other }),
+            forked: fork.map(|fork| ForkProof { one: fork.one, other: fork.other }),
             overused_invite: state.overused,
             ignored_operations: unfit || beyond.is_some_and(|count| count > 0),
         },

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::op::{Arrival, Content, Value};
 use journal::order::OrderKey;
 use journal::signed::VerifiedEntry;
-use journal::view::ViewKind;
+use journal::view::{ViewKind, ViewNode};
 use journal::{DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
 
 use crate::forge::list;
@@ -567,20 +567,32 @@ impl Oracle {
 
 /// The same nodes as the journal shows them, from the root down.
 pub fn walk(journal: &Journal) -> Vec<Node> {
+    nodes_of(|dir| {
+        let nodes = list(journal, dir);
+        for node in &nodes {
+            let found = journal.lookup(dir, &node.shown).unwrap();
+            assert_eq!(found.as_ref(), Some(node), "a listed name must be found");
+            if let ViewKind::Dir { dir: id, .. } = &node.kind {
+                let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
+                assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
+            }
+        }
+        nodes
+    })
+}
+
+/// The nodes that `look` shows, from the root down.
+pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
     let (mut out, mut queue) = (Vec::new(), vec![DirId::ROOT]);
     while let Some(dir) = queue.pop() {
-        let nodes = list(journal, dir);
+        let nodes = look(dir);
         let shown: BTreeSet<_> = nodes.iter().map(|n| n.shown.folded().into_owned()).collect();
         assert_eq!(shown.len(), nodes.len(), "two nodes have one name");
         for node in nodes {
-            let found = journal.lookup(dir, &node.shown).unwrap();
-            assert_eq!(found.as_ref(), Some(&node), "a listed name must be found");
             let (thing, mode) = match &node.kind {
                 ViewKind::File(file) => (Thing::File(file.content), file.mode),
                 ViewKind::Symlink(link) => (Thing::Link(link.target.clone()), 0),
                 ViewKind::Dir { dir: id, .. } => {
-                    let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
-                    assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
                     queue.push(*id);
                     (Thing::Dir(*id), 0)
                 }
