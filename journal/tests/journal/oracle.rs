@@ -199,7 +199,13 @@ impl Oracle {
             Op::Move { dir, from, to, bases } => {
                 let Some(source) = self.placed(id.entry, from, *dir) else { return };
                 let to = reg(to.0, &to.1);
-                if source == to || !self.knows_dir(id.entry, to.0) {
+                if !self.knows_dir(id.entry, to.0) {
+                    return;
+                }
+                if source == to {
+                    // It stands there with a suffix and is given the plain name.
+                    let bases = [bases.as_slice(), &[*from]].concat();
+                    self.add(id, order, Some(to), Thing::Dir(*dir), &bases);
                     return;
                 }
                 self.add(id, order, Some(to), Thing::Dir(*dir), bases);
@@ -412,6 +418,12 @@ impl Oracle {
         out
     }
 
+    /// The last move, else the first making.
+    fn placement(&self, placed: &[VersionId]) -> Option<VersionId> {
+        let moved = |id: &&VersionId| !self.versions[id].made;
+        placed.iter().rfind(moved).or(placed.first()).copied()
+    }
+
     fn quiet(&self, h: &VersionId, other: &VersionId) -> bool {
         let (v, o) = (&self.versions[h], &self.versions[other]);
         let (mut kept, mut queue) = (BTreeSet::new(), v.bases.clone());
@@ -504,8 +516,9 @@ impl Oracle {
             let back = heads.is_empty();
             if back {
                 let is_dir = |id: &&VersionId| self.versions[id].thing == Thing::Dir(*dir);
-                let counted = all.iter().rfind(|id| is_dir(id) && !self.versions[id].skipped);
-                heads.extend(counted.or(all.iter().rfind(is_dir)));
+                let counts = |id: &&VersionId| is_dir(id) && !self.versions[id].skipped;
+                let counted: Vec<VersionId> = all.iter().filter(counts).copied().collect();
+                heads.extend(self.placement(&counted).or(all.iter().rfind(is_dir).copied()));
             }
             groups.push((Thing::Dir(*dir), heads, back));
         }
@@ -528,12 +541,12 @@ impl Oracle {
                 backups.iter().for_each(|b| merged.extend(&groups[*b].1));
             }
             let lead = match thing {
-                Thing::Dir(_) => heads.last().unwrap(),
-                _ => heads.iter().find(|h| off.contains(h)).unwrap_or(&heads[0]),
+                Thing::Dir(_) => self.placement(heads).unwrap(),
+                _ => *heads.iter().find(|h| off.contains(h)).unwrap_or(&heads[0]),
             };
-            let mode = self.mode(lead, &merged);
+            let mode = self.mode(&lead, &merged);
             let (reg, copy, thing) = (at.clone(), Some(n) != official, thing.clone());
-            let (version, merged) = (*lead, merged.into_iter().collect());
+            let (version, merged) = (lead, merged.into_iter().collect());
             out.push(Node { reg, copy, version, merged, thing, mode });
         }
         out
