@@ -18,9 +18,10 @@ use crate::entry::Entry;
 use crate::error::StateError;
 use crate::id::{DeviceId, EntryId};
 use crate::kv::{Kv, KvRead, keys_with, prefix_end};
-use crate::op::Op;
+use crate::op::{Op, Role};
 use crate::records::{
-    EntryRec, ForkRec, LaneRec, LogPos, Meta, corrupt, decode, key, lane_pos, load, load_entry, store, table,
+    EntryRec, ForkRec, LaneRec, LogPos, Meta, corrupt, decode, key, lane_pos, load, load_entry,
+    store, table,
 };
 
 /// Most tips one frontier names; more chains than this no drive has.
@@ -184,9 +185,19 @@ pub(crate) fn link(
         number,
         at,
         ops: entry.ops.len() as u32,
-        needs: entry.ops.iter().map(Op::needs).max(),
+        needs: entry.ops.iter().map(|op| needed(entry.device, op)).max(),
         standing: None,
     })
+}
+
+/// The role `author` needs for `op`. Who gives up a right has it no more in that very entry, and had it when it wrote.
+fn needed(author: DeviceId, op: &Op) -> Role {
+    match op {
+        Op::SetRole { device, role, .. } if *device == author && *role < Role::Owner => {
+            Role::Reader
+        }
+        _ => op.needs(),
+    }
 }
 
 /// Keeps the pair of entries that shows `entry`'s device continued one entry twice: of all such pairs the earliest in

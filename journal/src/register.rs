@@ -385,8 +385,8 @@ impl Rules<'_> {
             false => direct,
             true => {
                 let counted = indices(all, |c| c.counts && here(c));
-                let last = counted.last().copied().or_else(|| all.iter().rposition(here));
-                last.into_iter().collect()
+                let found = placement(all, &counted).or_else(|| all.iter().rposition(here));
+                found.into_iter().collect()
             }
         };
         Ok(Some(Group { heads, dir: Some(*id), resurrected }))
@@ -526,10 +526,10 @@ impl Rules<'_> {
     ) -> Result<Option<Shown>, StateError> {
         let preferred = group.heads.iter().find(|h| off.contains(h));
         let lead = match group.dir {
-            Some(_) => group.heads.last(),
-            None => preferred.or(group.heads.first()),
+            Some(_) => placement(all, &group.heads),
+            None => preferred.or(group.heads.first()).copied(),
         };
-        let Some(lead) = lead.and_then(|lead| all.get(*lead)) else { return Ok(None) };
+        let Some(lead) = lead.and_then(|lead| all.get(lead)) else { return Ok(None) };
         let others: Vec<&Candidate> =
             group.heads.iter().chain(extra).filter_map(|h| all.get(*h)).collect();
         let merged: BTreeSet<VersionId> = others.iter().map(|c| c.id).chain([lead.id]).collect();
@@ -592,6 +592,15 @@ impl Rules<'_> {
         }
         Ok(at.as_ref().and_then(attrs))
     }
+}
+
+/// Of the versions that place a directory here the one it is moved from and named after: the last move, else the first
+/// making. A making that arrives beside others so changes no name.
+fn placement(all: &[Candidate], placed: &[usize]) -> Option<usize> {
+    let is_move = |at: &&usize| {
+        all.get(**at).is_some_and(|c| matches!(c.rec.what, What::Dir { made: None, .. }))
+    };
+    placed.iter().rev().find(is_move).or(placed.first()).copied()
 }
 
 fn attrs(rec: &VersionRec) -> Option<Attrs> {

@@ -18,7 +18,8 @@ use crate::log::{self, Frame};
 use crate::member::{ForkProof, InviteInfo, Member, MemberFlags, MemberState, Members};
 use crate::name::EntryName;
 use crate::records::{
-    ForkRec, LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table, version_at_end,
+    ForkRec, LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table,
+    version_at_end,
 };
 use crate::signed::VerifiedEntry;
 use crate::tree::{self, ContentCursor, Named};

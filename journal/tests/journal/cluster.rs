@@ -393,11 +393,7 @@ impl Cluster {
             return;
         }
         let bases = self.devices[at].journal.gone_heads(to, &target).unwrap();
-        let (from, same) =
-            (node.version, (to, &target) == (node.register.dir, &node.register.name));
-        if same {
-            return;
-        }
+        let from = node.version;
         self.emit(at, vec![Op::Move { dir, from, to: (to, target.clone()), bases }]);
         if !self.forks && !self.removals {
             let now = self.devices[at].journal.dir(dir).unwrap().unwrap();

@@ -33,7 +33,7 @@ use crate::script::{Step, Subject, steps};
 use crate::stage::{Stage, nodes_of, user_of, written};
 
 /// Orders of delivery tried for each scenario.
-const DELIVERIES: u64 = 12;
+const DELIVERIES: u64 = 40;
 /// Moments of the past looked at for each scenario.
 const MOMENTS_MAX: usize = 24;
 
@@ -52,7 +52,13 @@ fn all(table: &[Scenario<'_>]) {
             failed.push(format!("{name}\n{text}\n{said}"));
         }
     }
-    assert!(failed.is_empty(), "{} of {} fail:\n\n{}", failed.len(), table.len(), failed.join("\n\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {} fail:\n\n{}",
+        failed.len(),
+        table.len(),
+        failed.join("\n\n")
+    );
 }
 
 fn play(text: &str) {

@@ -120,7 +120,9 @@ pub fn steps(text: &str) -> Vec<Step> {
         let Some((first, rest)) = words.split_first() else { continue };
         let subject = match first.as_str() {
             "=" => Some(Subject::Everybody),
-            text if text.len() == 2 && text.ends_with('=') => Some(Subject::Device(letter(&text[..1]))),
+            text if text.len() == 2 && text.ends_with('=') => {
+                Some(Subject::Device(letter(&text[..1])))
+            }
             text => text.strip_prefix('@').map(|name| Subject::Then(name.to_owned())),
         };
         if let Some(subject) = subject {
@@ -139,9 +141,7 @@ fn step(first: &str, rest: &[String]) -> Step {
     let one = || rest.first().unwrap_or_else(|| panic!("{first} what?")).as_str();
     match first {
         "cut" => Step::Cut(letters(rest)),
-        "apart" => {
-            Step::Apart(rest.split(|word| word == "|").map(letters).collect())
-        }
+        "apart" => Step::Apart(rest.split(|word| word == "|").map(letters).collect()),
         "join" => Step::Join(letters(rest)),
         "together" => Step::Together(letters(rest)),
         "wait" => Step::Wait(span_ms(one()).unsigned_abs()),

@@ -103,7 +103,9 @@ fn ending(name: &str) -> &str {
         return &name[name.len() - tar.len()..];
     }
     match name.rfind('.') {
-        Some(dot) if dot > 0 && !name[dot..].contains(' ') && (2..=17).contains(&(name.len() - dot)) => {
+        Some(dot)
+            if dot > 0 && !name[dot..].contains(' ') && (2..=17).contains(&(name.len() - dot)) =>
+        {
             &name[dot..]
         }
         _ => "",
@@ -350,7 +352,8 @@ impl Stage {
         if dir == DirId::ROOT {
             return String::new();
         }
-        let here = |node: &ViewNode| matches!(node.kind, ViewKind::Dir { dir: at, .. } if at == dir);
+        let here =
+            |node: &ViewNode| matches!(node.kind, ViewKind::Dir { dir: at, .. } if at == dir);
         let all = self.nodes(device);
         let found = all.into_iter().find(|(_, node)| here(node));
         found.map_or_else(|| "(removed)/".to_owned(), |(path, _)| format!("{path}/"))
@@ -403,6 +406,7 @@ impl Stage {
                 false => journal.lookup(dir, &name(token)).unwrap(),
             };
         };
+        let by = by.trim_start_matches('!');
         let (user, text) = by.split_once('=').map_or((by, None), |(user, text)| (user, Some(text)));
         let of = name(of);
         let mut found = list(journal, dir).into_iter().filter(|node| {
@@ -454,7 +458,12 @@ impl Stage {
     }
 
     /// The operations of one action, given what `device` sees.
-    fn ops(&mut self, device: char, words: &[String], made: &mut BTreeMap<String, DirId>) -> Vec<Op> {
+    fn ops(
+        &mut self,
+        device: char,
+        words: &[String],
+        made: &mut BTreeMap<String, DirId>,
+    ) -> Vec<Op> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let see = |stage: &Self, path: &str| stage.see(device, path, made);
         match words.as_slice() {
@@ -603,9 +612,8 @@ impl Stage {
 
     fn member_op(&mut self, device: char, words: &[&str]) -> Op {
         self.members_changed = true;
-        let of = |stage: &Self, name: &str| {
-            stage.player(name.chars().next().unwrap()).signer.device()
-        };
+        let of =
+            |stage: &Self, name: &str| stage.player(name.chars().next().unwrap()).signer.device();
         let role = |text: &str| match text {
             "owner" => Role::Owner,
             "editor" => Role::Editor,
@@ -710,7 +718,9 @@ pub fn nodes_of(
             let shown = node.shown.as_str();
             let token = match node.standing {
                 Standing::Official => masked(shown),
-                Standing::Copy => copy_token(node.register.name.as_str(), &user(node.author), shown),
+                Standing::Copy => {
+                    copy_token(node.register.name.as_str(), &user(node.author), shown)
+                }
             };
             let path = format!("{at}{token}");
             if let ViewKind::Dir { dir, .. } = node.kind {

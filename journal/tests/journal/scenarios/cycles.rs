@@ -1,7 +1,9 @@
 //! Moves that would put a directory into itself: skipped whole, kept, listed, and made when that becomes safe.
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("each into the other: the first stands", "
+    (
+        "each into the other: the first stands",
+        "
         A: mkdir a; mkdir b
         cut B
         A: mv a b/a
@@ -9,8 +11,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = b/
         = b/a/
-        = skipped b -> b/a/b by B"),
-    ("each into the other, with files inside, loses none", "
+        = skipped b -> b/a/b by B",
+    ),
+    (
+        "each into the other, with files inside, loses none",
+        "
         A: mkdir a; mkdir b
         A: write a/f a; write b/f b
         cut B
@@ -23,8 +28,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = b/g g
         = b/a/
         = b/a/f a
-        = skipped b -> b/a/b by B"),
-    ("three in a ring: the last one is skipped", "
+        = skipped b -> b/a/b by B",
+    ),
+    (
+        "three in a ring: the last one is skipped",
+        "
         A: mkdir a; mkdir b; mkdir c
         cut B C
         A: mv a b/a
@@ -34,8 +42,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = c/
         = c/b/
         = c/b/a/
-        = skipped c -> c/b/a/c by C"),
-    ("a ring through deep places, and what was made there stays", "
+        = skipped c -> c/b/a/c by C",
+    ),
+    (
+        "a ring through deep places, and what was made there stays",
+        "
         A: mkdir a; mkdir a/b; mkdir a/b/c; mkdir d; mkdir d/e; mkdir d/e/f
         cut B
         A: mv d a/b/c/d
@@ -52,8 +63,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = a/b/c/d/e/f/
         = a/b/c/d/e/f/g/
         = a/b/c/d/e/f/g/h/
-        = skipped a -> a/b/c/d/e/f/g/h/a by B"),
-    ("a move that was skipped is made when an earlier one makes it safe", "
+        = skipped a -> a/b/c/d/e/f/g/h/a by B",
+    ),
+    (
+        "a move that was skipped is made when an earlier one makes it safe",
+        "
         A: mkdir a; mkdir b; mkdir x
         apart C D | A | B
         C: mv a x/a
@@ -68,8 +82,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x/
         = x/a/
         = x/a/b/
-        = skipped a -> x/a/b/a by A"),
-    ("a move that was made is skipped when an earlier one closes the ring", "
+        = skipped a -> x/a/b/a by A",
+    ),
+    (
+        "a move that was made is skipped when an earlier one closes the ring",
+        "
         A: mkdir a; mkdir b
         apart C D | A B
         C: mv b a/b
@@ -79,8 +96,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = a/
         = a/b/
-        = skipped a -> a/b/a by A"),
-    ("moved again with open eyes it is listed no more", "
+        = skipped a -> a/b/a by A",
+    ),
+    (
+        "moved again with open eyes it is listed no more",
+        "
         A: mkdir a; mkdir b
         cut B
         A: mv a b/a
@@ -88,8 +108,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         B: mv b c
         = c/
-        = c/a/"),
-    ("taken apart, and then the way that was skipped is gone for free", "
+        = c/a/",
+    ),
+    (
+        "taken apart, and then the way that was skipped is gone for free",
+        "
         A: mkdir a; mkdir b
         cut B
         A: mv a b/a
@@ -101,8 +124,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = skipped b -> a/b by B
         C: mv b a/b
         = a/
-        = a/b/"),
-    ("a removed directory keeps its place in the look for rings", "
+        = a/b/",
+    ),
+    (
+        "a removed directory keeps its place in the look for rings",
+        "
         A: mkdir a; mkdir d
         A: write a/f f
         cut B
@@ -113,8 +139,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = a/
         = a/f f
         = a/d/
-        = skipped a -> a/d/a by B"),
-    ("a swap that would close a ring does not happen at all", "
+        = skipped a -> a/d/a by B",
+    ),
+    (
+        "a swap that would close a ring does not happen at all",
+        "
         A: mkdir a; mkdir b; mkdir b/c
         cut B
         A: mv b a/b
@@ -124,8 +153,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = a/b/
         = a/b/c/
         = skipped a -> a/b/c by B
-        = skipped a/b/c -> a by B"),
-    ("one who comes late twice into a ring", "
+        = skipped a/b/c -> a by B",
+    ),
+    (
+        "one who comes late twice into a ring",
+        "
         A: mkdir a; mkdir b; mkdir c
         cut B
         A: mv a b/a
@@ -135,8 +167,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = b/
         = b/a/
         = b/c/
-        = skipped b -> b/a/b by B"),
-    ("two rings at once", "
+        = skipped b -> b/a/b by B",
+    ),
+    (
+        "two rings at once",
+        "
         A: mkdir a; mkdir b; mkdir c; mkdir d
         cut B
         A: mv a b/a
@@ -149,7 +184,8 @@ const TABLE: &[super::Scenario<'_>] = &[
         = d/
         = d/c/
         = skipped b -> b/a/b by B
-        = skipped d -> d/c/d by B"),
+        = skipped d -> d/c/d by B",
+    ),
 ];
 
 #[test]

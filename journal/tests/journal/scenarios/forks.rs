@@ -2,7 +2,9 @@
 //! ever.
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("a restored backup that hears the others first has no fork", "
+    (
+        "a restored backup that hears the others first has no fork",
+        "
         A: write x v0
         backup B
         B: write x bob
@@ -12,8 +14,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write y more
         = x bob
         = y more
-        = member B editor"),
-    ("a restored backup that works before it hears anybody: both branches stay", "
+        = member B editor",
+    ),
+    (
+        "a restored backup that works before it hears anybody: both branches stay",
+        "
         A: write x v0
         backup B
         B: write y before
@@ -24,8 +29,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x v0
         = y before
         = z after
-        = member B editor forked"),
-    ("both branches over one version are a conflict of the device with itself", "
+        = member B editor forked",
+    ),
+    (
+        "both branches over one version are a conflict of the device with itself",
+        "
         A: write x v0
         backup B
         B: write x before
@@ -35,8 +43,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x before
         = x!B after
-        = member B editor forked"),
-    ("after a fork the device goes on from one end, having seen the other", "
+        = member B editor forked",
+    ),
+    (
+        "after a fork the device goes on from one end, having seen the other",
+        "
         A: write x v0
         backup B
         B: write y before
@@ -50,8 +61,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x v0
         = y twice
         = z thrice
-        = member B editor forked"),
-    ("what a restored device removes that it had made meanwhile", "
+        = member B editor forked",
+    ),
+    (
+        "what a restored device removes that it had made meanwhile",
+        "
         A: write x v0; write y v0
         backup B
         B: rm x
@@ -61,8 +75,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x after
         = y v0
-        = member B editor forked"),
-    ("a disk that lives twice", "
+        = member B editor forked",
+    ),
+    (
+        "a disk that lives twice",
+        "
         A: write x v0
         clone B E
         E: write e eve
@@ -71,8 +88,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = b bob
         = e eve
         = x v0
-        = member B editor forked"),
-    ("a disk that lives twice, both over one file", "
+        = member B editor forked",
+    ),
+    (
+        "a disk that lives twice, both over one file",
+        "
         A: write x v0
         clone B E
         E: write x eve
@@ -80,8 +100,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x bob
         = x!B eve
-        = member B editor forked"),
-    ("both go on after they have met", "
+        = member B editor forked",
+    ),
+    (
+        "both go on after they have met",
+        "
         A: write x v0
         clone B E
         E: write e eve
@@ -91,8 +114,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write b bob2
         = b bob2
         = e eve2
-        = x v0"),
-    ("two branches move one directory", "
+        = x v0",
+    ),
+    (
+        "two branches move one directory",
+        "
         A: mkdir d
         clone B E
         E: mv d e
@@ -100,8 +126,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = b/
         = skipped d -> e by B
-        = member B editor forked"),
-    ("a forked device is removed, both branches with it, and taken back", "
+        = member B editor forked",
+    ),
+    (
+        "a forked device is removed, both branches with it, and taken back",
+        "
         clone B E
         E: write e eve
         B: write b bob
@@ -111,8 +140,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = member B editor removed forked
         A: take-back B
         = b bob
-        = e eve"),
-    ("a fork of one who makes a directory on both sides", "
+        = e eve",
+    ),
+    (
+        "a fork of one who makes a directory on both sides",
+        "
         clone B E
         E: mkdir d
         E: write d/e e
@@ -121,7 +153,8 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = d/
         = d/b b
-        = d/e e"),
+        = d/e e",
+    ),
 ];
 
 #[test]

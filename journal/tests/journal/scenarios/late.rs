@@ -1,7 +1,9 @@
 //! Late work: what nobody had when its author came back counts as published then, whatever clocks said.
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("a clock that is years behind does not make late work official", "
+    (
+        "a clock that is years behind does not make late work official",
+        "
         clock B -10y
         A: write x v0
         cut B
@@ -9,8 +11,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x ann
         together
         = x ann
-        = x!B bob"),
-    ("a clock that is years ahead changes nothing either", "
+        = x!B bob",
+    ),
+    (
+        "a clock that is years ahead changes nothing either",
+        "
         clock B +10y
         A: write x v0
         cut B
@@ -18,8 +23,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x ann
         together
         = x ann
-        = x!B bob"),
-    ("with the team's clock years behind it is the same", "
+        = x!B bob",
+    ),
+    (
+        "with the team's clock years behind it is the same",
+        "
         clock A -10y
         A: write x v0
         cut B
@@ -27,8 +35,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x ann
         together
         = x ann
-        = x!B bob"),
-    ("a save on a link that seemed open does not displace the team", "
+        = x!B bob",
+    ),
+    (
+        "a save on a link that seemed open does not displace the team",
+        "
         A: write x v0
         cut D
         D: write x dead
@@ -37,16 +48,22 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write x team2
         together
         = x team2
-        = x!D dead"),
-    ("between groups that were busy within themselves time decides", "
+        = x!D dead",
+    ),
+    (
+        "between groups that were busy within themselves time decides",
+        "
         A: write x v0
         apart A B | C D
         C: write x train
         A: write x studio
         together
         = x train
-        = x!A studio"),
-    ("carried home by another", "
+        = x!A studio",
+    ),
+    (
+        "carried home by another",
+        "
         A: write x v0
         apart A C | B D
         B: write x bob
@@ -57,16 +74,22 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x!A ann
         together
         = x bob
-        = x!A ann"),
-    ("nobody carried it home", "
+        = x!A ann",
+    ),
+    (
+        "nobody carried it home",
+        "
         A: write x v0
         apart A C D | B
         B: write x bob
         A: write x ann
         together
         = x ann
-        = x!B bob"),
-    ("late twice, each time for itself", "
+        = x!B bob",
+    ),
+    (
+        "late twice, each time for itself",
+        "
         A: write x v0
         cut B
         B: write x b1
@@ -78,8 +101,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x a2
         = x!B b1
-        = x!B b2"),
-    ("late work on names nobody else touched", "
+        = x!B b2",
+    ),
+    (
+        "late work on names nobody else touched",
+        "
         A: write x v0
         cut B
         B: write y bob; mkdir d
@@ -89,15 +115,21 @@ const TABLE: &[super::Scenario<'_>] = &[
         = d/
         = d/f f
         = x ann
-        = y bob"),
-    ("a late removal of what nobody changed removes it", "
+        = y bob",
+    ),
+    (
+        "a late removal of what nobody changed removes it",
+        "
         A: write x v0
         cut B
         B: rm x
         A: write y ann
         together
-        = y ann"),
-    ("late and early work of one device on one file", "
+        = y ann",
+    ),
+    (
+        "late and early work of one device on one file",
+        "
         A: write x v0
         B: write x early
         cut B
@@ -105,8 +137,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x ann
         together
         = x ann
-        = x!B late"),
-    ("two who were away, one after the other", "
+        = x!B late",
+    ),
+    (
+        "two who were away, one after the other",
+        "
         A: write x v0
         cut B C
         B: write x bob
@@ -115,8 +150,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         join A B
         together
         = x cat
-        = x!B bob"),
-    ("what the first to come back built on is not in question", "
+        = x!B bob",
+    ),
+    (
+        "what the first to come back built on is not in question",
+        "
         A: write x v0
         cut B C
         B: write x bob
@@ -125,16 +163,22 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: write x cat
         together
         = x ann
-        = x!C cat"),
-    ("the team waits for one who is away and finds his work untouched", "
+        = x!C cat",
+    ),
+    (
+        "the team waits for one who is away and finds his work untouched",
+        "
         A: write x v0
         cut B
         B: write x b1
         B: write x b2
         wait 30d
         together
-        = x b2"),
-    ("two lonely ones meet before they come home", "
+        = x b2",
+    ),
+    (
+        "two lonely ones meet before they come home",
+        "
         A: write x v0
         cut B C
         B: write x bob
@@ -144,7 +188,8 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x bob
         = x!A ann
-        = x!C cat"),
+        = x!C cat",
+    ),
 ];
 
 #[test]

@@ -41,7 +41,6 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: mv d theirs
         together
         = theirs/
-        = skipped d -> one by B
         = skipped one -> two by B"),
     ("two moves by one who was away end at the second place", "
         A: mkdir m
@@ -55,7 +54,7 @@ const TABLE: &[super::Scenario<'_>] = &[
     ("a third builds on the move of one who was away", "
         cut C D
         D: mkdir m
-        apart A B | C D
+        join C D
         C: mv m moved
         together
         = moved/"),

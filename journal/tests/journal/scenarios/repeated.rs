@@ -1,7 +1,9 @@
 //! Three ways and more, and again and again.
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("three saves: one official, two copies", "
+    (
+        "three saves: one official, two copies",
+        "
         A: write x v0
         cut B C
         A: write x ann
@@ -10,8 +12,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x ann
         = x!B bob
-        = x!C cat"),
-    ("four creations", "
+        = x!C cat",
+    ),
+    (
+        "four creations",
+        "
         cut B C D
         A: write x ann
         B: write x bob
@@ -21,8 +26,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x dora
         = x!A ann
         = x!B bob
-        = x!C cat"),
-    ("a second conflict beside the first leaves its name alone", "
+        = x!C cat",
+    ),
+    (
+        "a second conflict beside the first leaves its name alone",
+        "
         cut B
         A: write x ann
         B: write x bob
@@ -33,8 +41,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x ann2
         = x!B bob
-        = x!C cat"),
-    ("the same two once more", "
+        = x!C cat",
+    ),
+    (
+        "the same two once more",
+        "
         cut B
         A: write x ann
         B: write x bob
@@ -45,8 +56,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x ann2
         = x!B bob
-        = x!B bob2"),
-    ("equal copies of two are one, and removing it removes both", "
+        = x!B bob2",
+    ),
+    (
+        "equal copies of two are one, and removing it removes both",
+        "
         A: write x v0
         cut B C
         A: write x ann
@@ -56,8 +70,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x ann
         = x!B same
         D: rm x!B
-        = x ann"),
-    ("many saves by one who is away are one copy", "
+        = x ann",
+    ),
+    (
+        "many saves by one who is away are one copy",
+        "
         A: write x v0
         cut B
         B: write x b1
@@ -69,8 +86,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x a3
         = x!B b3
-        = history x b3 b2 b1 a3 a2 a1 v0"),
-    ("work of a third on top of what lost is the copy", "
+        = history x b3 b2 b1 a3 a2 a1 v0",
+    ),
+    (
+        "work of a third on top of what lost is the copy",
+        "
         A: write x v0
         apart A D | B C
         A: write x ann
@@ -78,8 +98,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: write x c2
         together
         = x ann
-        = x!C c2"),
-    ("work of a third on top of what won is no conflict", "
+        = x!C c2",
+    ),
+    (
+        "work of a third on top of what won is no conflict",
+        "
         A: write x v0
         cut B
         A: write x ann
@@ -87,8 +110,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write x bob
         together
         = x cat
-        = x!B bob"),
-    ("an older content brought back is a change like any other", "
+        = x!B bob",
+    ),
+    (
+        "an older content brought back is a change like any other",
+        "
         A: write x v0
         cut B
         A: write x v1
@@ -96,8 +122,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write x bob
         together
         = x v0
-        = x!B bob"),
-    ("an older content brought back by one who comes late", "
+        = x!B bob",
+    ),
+    (
+        "an older content brought back by one who comes late",
+        "
         A: write x v0
         A: write x v1
         cut B
@@ -105,8 +134,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x v2
         together
         = x v2
-        = x!B v0"),
-    ("to and fro between two contents", "
+        = x!B v0",
+    ),
+    (
+        "to and fro between two contents",
+        "
         A: write x one
         cut B
         A: write x two
@@ -114,8 +146,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write x two
         B: write x one
         together
-        = x one"),
-    ("two rounds of creating and removing what the other made", "
+        = x one",
+    ),
+    (
+        "two rounds of creating and removing what the other made",
+        "
         A: mkdir d
         cut B
         A: write d/c hello
@@ -129,8 +164,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = d/
         = d/c hello
-        = d/d goodbye"),
-    ("a directory made by three, moved by two, removed by one", "
+        = d/d goodbye",
+    ),
+    (
+        "a directory made by three, moved by two, removed by one",
+        "
         cut B C
         A: mkdir d
         B: mkdir d
@@ -142,8 +180,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: rmdir d
         together
         = e/
-        = skipped d -> f by B"),
-    ("three rename one file", "
+        = skipped d -> f by B",
+    ),
+    (
+        "three rename one file",
+        "
         A: write x X
         cut B C
         A: mv x a
@@ -152,8 +193,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = a X
         = b X
-        = c X"),
-    ("a copy and a third who edits, a fourth who removes", "
+        = c X",
+    ),
+    (
+        "a copy and a third who edits, a fourth who removes",
+        "
         A: write x v0
         cut B C D
         A: write x ann
@@ -162,8 +206,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         D: chmod x 755
         together
         = x ann 755
-        = x!C cat"),
-    ("conflicts upon conflicts, then all are dealt with", "
+        = x!C cat",
+    ),
+    (
+        "conflicts upon conflicts, then all are dealt with",
+        "
         A: write x v0
         cut B C
         A: write x ann
@@ -175,7 +222,9 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: rm x!C
         C: mv x!B=bob x
         together
-        = x cat-or-bob"),
+        = x bob
+        = \"x (conflict B #)\" fixed",
+    ),
 ];
 
 #[test]

@@ -1,7 +1,9 @@
 //! What people do about conflict copies, and that it lasts.
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("saving over the official file leaves the copy a copy", "
+    (
+        "saving over the official file leaves the copy a copy",
+        "
         A: write x v0
         cut C
         C: write x bob
@@ -9,8 +11,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         B: write x ann2
         = x ann2
-        = x!C bob"),
-    ("removing the official file leaves the copy a copy", "
+        = x!C bob",
+    ),
+    (
+        "removing the official file leaves the copy a copy",
+        "
         A: write x v0
         cut C
         C: write x bob
@@ -20,8 +25,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x!C bob
         D: write x new
         = x new
-        = x!C bob"),
-    ("copying over the official file leaves the copy a copy", "
+        = x!C bob",
+    ),
+    (
+        "copying over the official file leaves the copy a copy",
+        "
         A: write y cp
         cut C
         C: write x bob
@@ -30,16 +38,22 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: cp y x
         = x cp
         = x!C bob
-        = y cp"),
-    ("removing the copy ends it", "
+        = y cp",
+    ),
+    (
+        "removing the copy ends it",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: rm x!C
         = x ann
-        = history x bob ann"),
-    ("a copy that was removed does not come back with one who was away", "
+        = history x bob ann",
+    ),
+    (
+        "a copy that was removed does not come back with one who was away",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -48,24 +62,33 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: rm x!C
         D: write x dora
         together
-        = x dora"),
-    ("renaming the copy makes it a file of its own", "
+        = x dora",
+    ),
+    (
+        "renaming the copy makes it a file of its own",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: mv x!C y
         = x ann
-        = y bob"),
-    ("moving the copy over the original makes it the official one", "
+        = y bob",
+    ),
+    (
+        "moving the copy over the original makes it the official one",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: mv x!C x
         = x bob
-        = history x bob bob ann"),
-    ("moving the copy into a folder", "
+        = history x bob bob ann",
+    ),
+    (
+        "moving the copy into a folder",
+        "
         A: mkdir d
         cut C
         C: write x bob
@@ -74,46 +97,64 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: mv x!C d/x
         = d/
         = d/x bob
-        = x ann"),
-    ("moving the original over the copy", "
+        = x ann",
+    ),
+    (
+        "moving the original over the copy",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: mv x x!C
-        = \"x (conflict C #)\" ann"),
-    ("editing the copy makes it a file of its own under the copy's name", "
+        = \"x (conflict C #)\" ann",
+    ),
+    (
+        "editing the copy makes it a file of its own under the copy's name",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: write x!C fixed
         = x ann
-        = \"x (conflict C #)\" fixed"),
-    ("changing the copy's mode is an edit", "
+        = \"x (conflict C #)\" fixed",
+    ),
+    (
+        "changing the copy's mode is an edit",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: chmod x!C 755
         = x ann
-        = \"x (conflict C #)\" bob 755"),
-    ("swapping the copy and the original", "
+        = \"x (conflict C #)\" bob 755",
+    ),
+    (
+        "swapping the copy and the original",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: xchg x x!C
         = x bob
-        = \"x (conflict C #)\" ann"),
-    ("saving the copy's bytes over the original ends the conflict", "
+        = \"x (conflict C #)\" ann",
+    ),
+    (
+        "saving the copy's bytes over the original ends the conflict",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         A: cp x!C x
-        = x bob"),
-    ("two remove the same copy", "
+        = x bob",
+    ),
+    (
+        "two remove the same copy",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -122,8 +163,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         D: rm x!C
         A: rm x!C
         together
-        = x ann"),
-    ("one removes the copy, another edits it: the edit stays", "
+        = x ann",
+    ),
+    (
+        "one removes the copy, another edits it: the edit stays",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -133,8 +177,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: rm x!C
         together
         = x ann
-        = \"x (conflict C #)\" fixed"),
-    ("one moves the copy over the original, another removes it", "
+        = \"x (conflict C #)\" fixed",
+    ),
+    (
+        "one moves the copy over the original, another removes it",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -143,8 +190,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         D: rm x!C
         A: mv x!C x
         together
-        = x bob"),
-    ("one moves the copy over the original, another gives it a name", "
+        = x bob",
+    ),
+    (
+        "one moves the copy over the original, another gives it a name",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -154,8 +204,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: mv x!C x
         together
         = x bob
-        = y bob"),
-    ("one moves the copy over the original, while another goes on saving that", "
+        = y bob",
+    ),
+    (
+        "one moves the copy over the original, while another goes on saving that",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -165,8 +218,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: mv x!C x
         together
         = x bob
-        = x!D more"),
-    ("the original goes on, and one who comes late moves the copy over what he knew", "
+        = x!D more",
+    ),
+    (
+        "the original goes on, and one who comes late moves the copy over what he knew",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -176,8 +232,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x more
         together
         = x more
-        = x!D bob"),
-    ("two give the copy two names", "
+        = x!D bob",
+    ),
+    (
+        "two give the copy two names",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -188,8 +247,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         = x ann
         = y bob
-        = z bob"),
-    ("the copy's own author goes on with it", "
+        = z bob",
+    ),
+    (
+        "the copy's own author goes on with it",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -197,8 +259,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: write x!C bob2
         C: write \"x (conflict C #)\" bob3
         = x ann
-        = \"x (conflict C #)\" bob3"),
-    ("dealt with by one who was away, while the others went on", "
+        = \"x (conflict C #)\" bob3",
+    ),
+    (
+        "dealt with by one who was away, while the others went on",
+        "
         cut C
         C: write x bob
         B: write x ann
@@ -208,24 +273,33 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: write x ann2
         B: write x ann3
         together
-        = x ann3"),
-    ("original and copy removed: nothing is left", "
+        = x ann3",
+    ),
+    (
+        "original and copy removed: nothing is left",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         D: rm x
         D: rm x!C
-        = nothing"),
-    ("the original removed, then the copy renamed to its name", "
+        = nothing",
+    ),
+    (
+        "the original removed, then the copy renamed to its name",
+        "
         cut C
         C: write x bob
         B: write x ann
         together
         D: rm x
         D: mv x!C x
-        = x bob"),
-    ("a copy dropped and the same bytes saved again are shown again", "
+        = x bob",
+    ),
+    (
+        "a copy dropped and the same bytes saved again are shown again",
+        "
         A: write x v0
         B: load x
         A: write x v1
@@ -233,8 +307,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: rm x!B
         B: save x other
         = x v1
-        = x!B other"),
-    ("a directory beside a file ends when the file is renamed", "
+        = x!B other",
+    ),
+    (
+        "a directory beside a file ends when the file is renamed",
+        "
         cut B
         A: write n file
         B: mkdir n
@@ -242,8 +319,13 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         A: mv n m
         = m file
+        = n!B/
+        = n!B/kid kid
+        A: mv n!B n
+        = m file
         = n/
-        = n/kid kid"),
+        = n/kid kid",
+    ),
 ];
 
 #[test]

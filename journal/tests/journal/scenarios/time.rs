@@ -6,7 +6,9 @@ use journal::signed::VerifiedEntry;
 use crate::stage::{START_MS, Stage};
 
 const TABLE: &[super::Scenario<'_>] = &[
-    ("every save is there at its time", "
+    (
+        "every save is there at its time",
+        "
         mark never
         A: write x v0
         mark first
@@ -17,15 +19,21 @@ const TABLE: &[super::Scenario<'_>] = &[
         @first x v0
         @second x v1
         @second y y
-        = y y"),
-    ("a snapshot keeps what its author had", "
+        = y y",
+    ),
+    (
+        "a snapshot keeps what its author had",
+        "
         A: write x v0
         B: snap cut
         A: write x v1
         A: rm x
         @cut x v0
-        = nothing"),
-    ("a snapshot taken offline has its author's work and not the team's", "
+        = nothing",
+    ),
+    (
+        "a snapshot taken offline has its author's work and not the team's",
+        "
         A: write x v0
         cut B
         B: write x bob
@@ -34,8 +42,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         @mine x bob
         = x ann
-        = x!B bob"),
-    ("late work counts from when it was said", "
+        = x!B bob",
+    ),
+    (
+        "late work counts from when it was said",
+        "
         A: write x v0
         cut B
         B: write x bob
@@ -50,8 +61,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         @after x ann
         @after x!B bob
         = x ann
-        = x!B bob"),
-    ("a copy that was dealt with stood then", "
+        = x!B bob",
+    ),
+    (
+        "a copy that was dealt with stood then",
+        "
         cut B
         B: write x bob
         A: write x ann
@@ -60,8 +74,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: mv x!B x
         @both x ann
         @both x!B bob
-        = x bob"),
-    ("a copy that had to take a long name did so then", "
+        = x bob",
+    ),
+    (
+        "a copy that had to take a long name did so then",
+        "
         cut B
         B: write x bob
         A: write x ann
@@ -73,8 +90,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         @both x!!B bob
         @both \"x (conflict B #)\" real
         = x ann
-        = x!B bob"),
-    ("a removed directory stood then, and where it stood", "
+        = x!B bob",
+    ),
+    (
+        "a removed directory stood then, and where it stood",
+        "
         A: mkdir d
         A: write d/f f
         mark one
@@ -86,8 +106,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         @one d/f f
         @two e/
         @two e/f f
-        = nothing"),
-    ("a move that lost stood where its author took the snapshot", "
+        = nothing",
+    ),
+    (
+        "a move that lost stood where its author took the snapshot",
+        "
         A: mkdir d
         cut B
         B: mv d mine
@@ -98,8 +121,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         @a theirs/
         @b mine/
         = theirs/
-        = skipped d -> mine by B"),
-    ("a removal that was void later had been one", "
+        = skipped d -> mine by B",
+    ),
+    (
+        "a removal that was void later had been one",
+        "
         A: mkdir d
         cut B
         B: write d/f f
@@ -108,8 +134,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         together
         @gone nothing
         = d/
-        = d/f f"),
-    ("what a removed member wrote stood until the removal", "
+        = d/f f",
+    ),
+    (
+        "what a removed member wrote stood until the removal",
+        "
         A: write x v0
         B: write x bob
         mark before
@@ -118,8 +147,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: take-back B
         @before x bob
         @since x v0
-        = x bob"),
-    ("one whose clock is ahead, in company, writes with the team's time", "
+        = x bob",
+    ),
+    (
+        "one whose clock is ahead, in company, writes with the team's time",
+        "
         clock B +10y
         A: write y y
         B: write x bob
@@ -127,8 +159,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: rm x
         @now x bob
         @now y y
-        = y y"),
-    ("one whose clock is ahead and who has heard nobody dates its work ahead, and so what follows", "
+        = y y",
+    ),
+    (
+        "one whose clock is ahead and who has heard nobody dates its work ahead, and so what follows",
+        "
         A: write x v0
         cut B
         restart B
@@ -139,8 +174,11 @@ const TABLE: &[super::Scenario<'_>] = &[
         mark now
         @now x v0
         = x bob
-        = y y"),
-    ("a team whose time ran ahead goes on in order", "
+        = y y",
+    ),
+    (
+        "a team whose time ran ahead goes on in order",
+        "
         cut B
         restart B
         clock B +10y
@@ -153,14 +191,18 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: write x b2
         together
         = x a2
-        = x!B b2"),
-    ("a year's pause is no hindrance", "
+        = x!B b2",
+    ),
+    (
+        "a year's pause is no hindrance",
+        "
         A: write x v0
         mark old
         wait 400d
         A: write x v1
         @old x v0
-        = x v1"),
+        = x v1",
+    ),
 ];
 
 #[test]
@@ -194,7 +236,8 @@ fn written_at(skews: [i64; 4], writer: char) -> i64 {
     }
     stage.flow();
     let player = stage.player(writer);
-    let own = Now { wall_ms: stage.wall_ms.saturating_add_signed(skews[(writer as u8 - b'A') as usize]) };
+    let own =
+        Now { wall_ms: stage.wall_ms.saturating_add_signed(skews[(writer as u8 - b'A') as usize]) };
     let op = crate::forge::put("x", "x", &[]);
     let done = player.journal.author(&player.signer, vec![op], own).unwrap();
     let entry = VerifiedEntry::verify(done.bytes).unwrap();
@@ -225,5 +268,8 @@ fn a_clock_that_jumps_back_does_not_take_time_back() {
     let hlcs: Vec<_> = entries.iter().map(|entry| entry.entry().hlc).collect();
     assert!(hlcs.is_sorted_by(|a, b| a < b), "{hlcs:?}");
     let last = &entries.last().unwrap().entry();
-    assert!(last.saved_at_ms < far && last.hlc.ms() >= far, "order goes on, the date is shown as it was");
+    assert!(
+        last.saved_at_ms < far && last.hlc.ms() >= far,
+        "order goes on, the date is shown as it was"
+    );
 }
