@@ -28,7 +28,7 @@ mod socket;
 
 pub use client::Client;
 pub use message::{
-    ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, GcReport, GcRow,
+    AsideRow, ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, GcReport, GcRow,
     HistoryReport, HistoryRow, LockRow, MemberRow, Notice, PolicyRow, Progress, Request, Response,
     RestoreReport, Role, SnapshotRow, StatusReport, SyncReport, Unit, VerifyReport, rfc3339,
 };

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use super::open::is_applied;
 use super::{Counts, DriveInfo, Journal, Now, SnapshotInfo, VerifyReport};
 use crate::chain::{self, Frontier};
+use crate::date::{OddClock, odd_clocks};
 use crate::error::{InviteError, OpenError, StateError};
 use crate::id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with};
@@ -112,6 +113,17 @@ impl Journal {
     /// A member's clock showed `wall_ms` while the own one showed `now`.
     pub fn observe_clock(&self, device: DeviceId, wall_ms: u64, now: Now) {
         self.clock.lock().observe(device, wall_ms, now.wall_ms);
+    }
+
+    /// How far the other members' clocks are ahead of the own one, by those seen in this run.
+    pub fn others_ahead_ms(&self) -> Option<i64> {
+        self.clock.lock().others_ahead_ms()
+    }
+
+    /// The devices whose last entries have odd dates.
+    pub fn odd_clocks(&self, now: Now) -> Result<Vec<OddClock>, StateError> {
+        let now_ms = self.believed_ms(now);
+        self.look(|kv| odd_clocks(kv, now_ms))
     }
 
     /// Every device the drive admits or admitted, in the order of admission.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use journal::op::Op;
 use net::invite::Ticket;
 
-use crate::drive::{Drive, Which};
+use crate::drive::{Drive, TakeBack, Which};
 use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
 use crate::report::Failure;
 use crate::signals::Stop;
@@ -101,6 +101,14 @@ impl DriveService {
         self.drive.member_named(text).ok_or_else(|| Failure::no_such_member(text))
     }
 
+    fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
+        self.must_own()?;
+        let found = self.drive.removed_member_named(text);
+        let device = found.ok_or_else(|| Failure::no_such_removed_member(text))?;
+        let how = if dry_run { TakeBack::Told } else { TakeBack::Now };
+        self.drive.take_back(device, how).map(Response::Aside)
+    }
+
     fn author(&self, op: Op) -> Result<Response, Failure> {
         self.drive.author(vec![op]).map_err(|e| Failure::of(&e))?;
         Ok(Response::Done)
@@ -158,11 +166,26 @@ impl Service for DriveService {
             Request::MemberRemove { device } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
+                if !drive.has_other_owner(device) {
+                    return Err(Failure::last_owner());
+                }
                 self.author(Op::Remove { device, frontier: drive.tips() })
+            }
+            Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
+            Request::Settle { path } => {
+                self.must_write()?;
+                self.seal_saves()?;
+                match drive.settle(&path)? {
+                    0 => Err(Failure::nothing_to_settle(&path)),
+                    _ => Ok(Response::Done),
+                }
             }
             Request::MemberRole { device, role } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
+                if role != Role::Owner && !drive.has_other_owner(device) {
+                    return Err(Failure::last_owner());
+                }
                 let role = role_op(role);
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })
             }

@@ -1,7 +1,7 @@
 //! The tree as it was: at a time, in a snapshot; and logical time under wrong clocks.
 
-use journal::Now;
 use journal::signed::VerifiedEntry;
+use journal::{DirId, Now, Odd, date};
 
 use crate::stage::{START_MS, Stage};
 
@@ -272,4 +272,73 @@ fn a_clock_that_jumps_back_does_not_take_time_back() {
         last.saved_at_ms < far && last.hlc.ms() >= far,
         "order goes on, the date is shown as it was"
     );
+}
+
+/// Clocks, who is cut off and starts again with its own; and whose date is odd afterwards, seen by A an hour later.
+#[test]
+fn an_odd_date_has_its_reason() {
+    let hour = 3_600_000;
+    let mut stage = Stage::new();
+    stage.wait(2 * u64::try_from(YEARS).unwrap());
+    let act = |stage: &mut Stage, device: char, text: &str| {
+        stage.act(device, &[vec!["write".into(), text.into(), text.into()]]).unwrap();
+    };
+    // In company a wrong clock touches the date that is displayed, and nothing else.
+    stage.set_clock('B', YEARS);
+    stage.set_clock('C', -YEARS);
+    stage.flow();
+    for device in ['A', 'B', 'C', 'D'] {
+        act(&mut stage, device, &device.to_string());
+    }
+    let odd = |stage: &Stage| -> Vec<(char, Odd)> {
+        let journal = &stage.player('A').journal;
+        let own = Now { wall_ms: stage.wall_ms };
+        let letter =
+            |device| ('A'..='D').find(|d| crate::forge::signer_of(*d).device() == device).unwrap();
+        let mut all: Vec<_> = journal.odd_clocks(own).unwrap();
+        all.sort_by_key(|clock| letter(clock.device));
+        all.iter().map(|clock| (letter(clock.device), clock.odd)).collect()
+    };
+    let years = |by_ms: u64| by_ms.abs_diff(YEARS as u64) < 60_000;
+    let found = odd(&stage);
+    assert!(matches!(found[0], ('B', Odd::Ahead { by_ms }) if years(by_ms)), "{found:?}");
+    assert!(matches!(found[1], ('C', Odd::Behind { by_ms }) if years(by_ms)), "{found:?}");
+    assert_eq!(found.len(), 2);
+    // Alone and started again, it dates its work ahead; who goes on from there is not to blame.
+    stage.set_clock('C', 0);
+    stage.cut(&['B']);
+    stage.restart('B');
+    act(&mut stage, 'B', "alone");
+    stage.join(&['A', 'B']);
+    for device in ['A', 'C', 'D'] {
+        act(&mut stage, device, "after");
+    }
+    let found = odd(&stage);
+    assert!(matches!(found[..], [('B', Odd::Future { by_ms })] if years(by_ms)), "{found:?}");
+    // When time has come so far it is not ahead any more; who had followed it dated its work behind that.
+    stage.wait(u64::try_from(YEARS).unwrap() + hour);
+    let found = odd(&stage);
+    assert!(found.iter().all(|(_, odd)| matches!(odd, Odd::Behind { .. })), "{found:?}");
+}
+
+#[test]
+fn what_was_written_long_before_it_reached_anybody_says_so() {
+    let mut stage = Stage::new();
+    stage.cut(&['B']);
+    let write = |stage: &mut Stage, device: char, name: &str| {
+        stage.act(device, &[vec!["write".into(), name.into(), name.into()]]).unwrap();
+    };
+    write(&mut stage, 'B', "train");
+    stage.wait(7 * 86_400_000);
+    write(&mut stage, 'A', "studio");
+    stage.join(&['A', 'B']);
+    let journal = &stage.player('A').journal;
+    let why = |name: &str| {
+        let version = &journal.history(DirId::ROOT, &crate::forge::name(name)).unwrap()[0];
+        date::odd(version.saved_at_ms, &version.order, stage.wall_ms)
+    };
+    let Some(Odd::Late { published_ms }) = why("train") else { panic!("{:?}", why("train")) };
+    assert!(published_ms.abs_diff(stage.wall_ms) < 60_000);
+    assert_eq!(why("studio"), None);
+    assert_eq!(journal.odd_clocks(Now { wall_ms: stage.wall_ms }).unwrap(), vec![]);
 }
