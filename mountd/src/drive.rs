@@ -39,7 +39,7 @@ use crate::clock::SystemClock;
 use crate::ipc::Notice;
 
 pub use fetching::{FETCH_WAIT, Fetching};
-pub use members::TakeBack;
+pub use members::{Against, TakeBack};
 pub use peers::Members;
 pub use restoring::{RestoreError, SnapshotError, Which};
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use journal::op::Op;
 use net::invite::Ticket;
 
-use crate::drive::{Drive, TakeBack, Which};
+use crate::drive::{Against, Drive, TakeBack, Which};
 use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
 use crate::report::Failure;
 use crate::signals::Stop;
@@ -101,6 +101,18 @@ impl DriveService {
         self.drive.member_named(text).ok_or_else(|| Failure::no_such_member(text))
     }
 
+    /// An owner falls only to itself and to owners before it, and the last one not at all.
+    fn may_demote(&self, device: journal::DeviceId) -> Result<(), Failure> {
+        match self.drive.standing_against(device) {
+            Against::Allowed => Ok(()),
+            Against::LastOwner => Err(Failure::last_owner()),
+            Against::Earlier => {
+                let what = "an owner is removed or demoted only by itself or by an owner admitted before it";
+                Err(Failure::refused(what))
+            }
+        }
+    }
+
     fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
         self.must_own()?;
         let found = self.drive.removed_member_named(text);
@@ -166,9 +178,7 @@ impl Service for DriveService {
             Request::MemberRemove { device } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
-                if !drive.has_other_owner(device) {
-                    return Err(Failure::last_owner());
-                }
+                self.may_demote(device)?;
                 self.author(Op::Remove { device, frontier: drive.tips() })
             }
             Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
@@ -183,8 +193,8 @@ impl Service for DriveService {
             Request::MemberRole { device, role } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
-                if role != Role::Owner && !drive.has_other_owner(device) {
-                    return Err(Failure::last_owner());
+                if role != Role::Owner {
+                    self.may_demote(device)?;
                 }
                 let role = role_op(role);
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })

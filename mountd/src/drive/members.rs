@@ -14,6 +14,17 @@ use super::Drive;
 use crate::ipc::{AsideRow, rfc3339};
 use crate::report::Failure;
 
+/// Whether rights can be taken from a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Against {
+    /// They can.
+    Allowed,
+    /// It is an owner that was admitted before this device.
+    Earlier,
+    /// It is the only owner.
+    LastOwner,
+}
+
 /// Whether something is done or only told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TakeBack {
@@ -50,10 +61,22 @@ impl Drive {
         self.journal.frontier().tips.into_iter().map(|tip| tip.entry).collect()
     }
 
-    /// Whether another owner than `device` is left.
-    pub fn has_other_owner(&self, device: DeviceId) -> bool {
-        let mut members = self.journal.members().into_iter();
-        members.any(|m| m.device != device && !m.removed && m.role == Role::Owner)
+    /// Whether this device may take rights from `device`, as the journal's rules have it.
+    pub fn standing_against(&self, device: DeviceId) -> Against {
+        let own = self.signer.device();
+        let owners: Vec<DeviceId> = self
+            .journal
+            .members()
+            .into_iter()
+            .filter(|m| !m.removed && m.role == Role::Owner)
+            .map(|m| m.device)
+            .collect();
+        let rank = |of: DeviceId| owners.iter().position(|owner| *owner == of);
+        match rank(device) {
+            Some(_) if owners.len() == 1 => Against::LastOwner,
+            Some(theirs) if rank(own).is_none_or(|mine| theirs < mine) => Against::Earlier,
+            _ => Against::Allowed,
+        }
     }
 
     /// What a removed device wrote that its removal had not seen; with [`TakeBack::Now`] it counts from now on.

@@ -209,6 +209,21 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x!C cat",
     ),
     (
+        "a copy keeps its name when another is dealt with",
+        "
+        A: write x v0
+        C: load x
+        B: write x off
+        C: save x one
+        C: save x two
+        = x off
+        = x!C one
+        = x!C two
+        A: rm x!C=one
+        = x off
+        = x!C two",
+    ),
+    (
         "conflicts upon conflicts, then all are dealt with",
         "
         A: write x v0
