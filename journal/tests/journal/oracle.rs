@@ -557,8 +557,7 @@ impl Oracle {
         if !matches!(own.thing, Thing::File(_)) {
             return 0;
         }
-        let is_file = |b: &&VersionId| matches!(self.versions[b].thing, Thing::File(_));
-        let unchanged = own.bases.iter().filter(is_file).all(|b| self.versions[b].mode == own.mode);
+        let seen = self.ancestors(lead);
         let mut others: Vec<&VersionId> = merged.iter().filter(|id| *id != lead).collect();
         others.sort_by_key(|id| self.versions[*id].key);
         let mut mode = own.mode;
@@ -567,10 +566,13 @@ impl Oracle {
             let same =
                 |v: &Version| v.bases.iter().find(|b| self.versions[b].thing == v.thing).copied();
             let Some(mut base) = same(v) else { continue };
-            while let Some(older) = same(&self.versions[&base]) {
+            while !seen.contains(&base)
+                && let Some(older) = same(&self.versions[&base])
+            {
                 base = older;
             }
-            if v.mode != self.versions[&base].mode && (v.key > own.key || unchanged) {
+            let before = self.versions[&base].mode;
+            if v.mode != before && (v.key > own.key || own.mode == before) {
                 mode = v.mode;
             }
         }
