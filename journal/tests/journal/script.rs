@@ -4,6 +4,7 @@
 //! A: write x v0; mkdir d     one entry of device A, which sees what A sees. Actions:
 //!                            write PATH TEXT | load PATH | save PATH TEXT (over what was loaded) | rm PATH | mv A B
 //!                            cp A B | xchg A B | link PATH TARGET | chmod PATH MODE | mkdir PATH | rmdir PATH
+//!                            attr PATH NAME VALUE (- removes it)
 //!                            rmdir! PATH (although it is not empty) | dance PATH TEXT BACKUP | snap NAME
 //!                            squat COPY TEXT (a file of that very name) | settle PATH (moves that lost)
 //!                            remove D | disown D | role D ROLE | call D NAME | invite TICKET ROLE USES
@@ -20,7 +21,7 @@
 //! restart B                  B starts again
 //! clone B E                  B's disk lives twice, as B and, alone, as E
 //! mark NAME                  this moment, for `@NAME`
-//! = PATH TEXT [MODE]         what everybody who is connected with A shows, all of it: files,
+//! = PATH TEXT [MODE] [N=V]      what everybody who is connected with A shows, all of it: files,
 //! = PATH/ [MODE]             directories,
 //! = PATH -> TARGET           links;
 //! = nothing                  not a thing

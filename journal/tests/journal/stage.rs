@@ -16,8 +16,8 @@ use journal::{
 };
 
 use crate::forge::{
-    MemStorage, admit, content, file, file_with, gone_in, invite_key, journal_of, link, list, name,
-    now, put_in, signer_of, spec,
+    MemStorage, admit, content, file, gone_in, invite_key, journal_of, link, list, name, now,
+    put_in, signer_of, spec,
 };
 
 /// Where every clock that is right begins, milliseconds.
@@ -363,7 +363,14 @@ impl Stage {
         match &node.kind {
             ViewKind::File(file) => {
                 let text = self.text(&file.content);
-                if file.mode == 0o644 { text } else { format!("{text} {:o}", file.mode) }
+                let mode = match file.mode {
+                    0o644 => String::new(),
+                    mode => format!(" {mode:o}"),
+                };
+                let told = |(name, value): (&Vec<u8>, &Vec<u8>)| {
+                    format!(" {}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+                };
+                format!("{text}{mode}{}", file.xattrs.iter().map(told).collect::<String>())
             }
             ViewKind::Symlink(link) => format!("-> {}", String::from_utf8_lossy(&link.target)),
             ViewKind::Dir { attr, .. } if attr.mode == 0o755 => String::new(),
@@ -471,12 +478,15 @@ impl Stage {
                 self.keep(text);
                 let seen = see(self, path);
                 assert!(!seen.node.as_ref().is_some_and(is_dir), "{path} is a directory");
-                let mode = match seen.node.as_ref().map(|node| &node.kind) {
-                    Some(ViewKind::File(file)) => file.mode,
-                    _ => 0o644,
+                let Value::File(fresh) = file(text) else { unreachable!("it is a file") };
+                let value = match seen.node.as_ref().map(|node| &node.kind) {
+                    Some(ViewKind::File(old)) => {
+                        FileValue { content: fresh.content, ..old.clone() }
+                    }
+                    _ => fresh,
                 };
                 let below = self.below(device, &seen);
-                self.put(seen.dir, below, file_with(text, mode))
+                self.put(seen.dir, below, Value::File(value))
             }
             ["load", path] => {
                 let seen = see(self, path);
@@ -520,6 +530,19 @@ impl Stage {
                 let Value::File(value) = value_of(&node) else { panic!("{path} is no file") };
                 let below = self.below(device, &seen);
                 self.put(seen.dir, below, Value::File(FileValue { mode, ..value }))
+            }
+            ["attr", path, name, value] => {
+                let seen = see(self, path);
+                let node = seen.node.clone().unwrap_or_else(|| panic!("no {path}"));
+                let Value::File(mut file) = value_of(&node) else { panic!("{path} is no file") };
+                match *value {
+                    "-" => file.xattrs.remove(name.as_bytes()),
+                    value => {
+                        file.xattrs.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec())
+                    }
+                };
+                let below = self.below(device, &seen);
+                self.put(seen.dir, below, Value::File(file))
             }
             ["rm", path] => {
                 let seen = see(self, path);

@@ -69,9 +69,8 @@ impl Drive {
 
     /// When an entry was written, by its author's clock.
     fn saved_at(&self, entry: &EntryId) -> u64 {
-        let bytes = self.journal.entry(entry);
-        let parts = bytes.and_then(|bytes| journal::codec::decode(&bytes).ok());
-        parts.map_or(0, |parts| parts.entry.saved_at_ms)
+        let Some(bytes) = self.journal.entry(entry) else { return 0 };
+        journal::codec::decode(&bytes).map_or(0, |parts| parts.entry.saved_at_ms)
     }
 
     fn fork_notice(&self, member: &Member) -> Option<Notice> {

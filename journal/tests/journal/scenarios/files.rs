@@ -417,6 +417,62 @@ const TABLE: &[super::Scenario<'_>] = &[
         C: write x bob
         = x bob",
     ),
+    (
+        "an extended attribute and a save are one file with both",
+        "
+        A: write x v0
+        cut B
+        B: attr x user.k v
+        A: write x work
+        together
+        = x work user.k=v",
+    ),
+    (
+        "two set different attributes",
+        "
+        A: write x v0
+        A: attr x user.old o
+        cut B
+        A: attr x user.a 1
+        B: attr x user.b 2
+        together
+        = x v0 user.a=1 user.b=2 user.old=o",
+    ),
+    (
+        "two set one attribute: the later one holds",
+        "
+        A: write x v0
+        cut B
+        A: attr x user.k 1
+        A: chmod x 600
+        B: attr x user.k 2
+        together
+        = x v0 600 user.k=2",
+    ),
+    (
+        "one sets an attribute, another removes another one",
+        "
+        A: write x v0
+        A: attr x user.old o
+        cut B
+        B: attr x user.old -
+        A: attr x user.new n
+        together
+        = x v0 user.new=n",
+    ),
+    (
+        "a save and attributes of two",
+        "
+        A: write x v0
+        cut B C
+        A: write x work
+        A: attr x user.a 1
+        B: attr x user.b 2
+        C: attr x user.c 3
+        C: chmod x 755
+        together
+        = x work 755 user.a=1 user.b=2 user.c=3",
+    ),
 ];
 
 #[test]
