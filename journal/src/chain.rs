@@ -18,9 +18,10 @@ use crate::entry::Entry;
 use crate::error::StateError;
 use crate::id::{DeviceId, EntryId};
 use crate::kv::{Kv, KvRead, keys_with, prefix_end};
-use crate::op::Op;
+use crate::op::{Op, Role};
 use crate::records::{
-    EntryRec, LaneRec, LogPos, Meta, corrupt, decode, key, lane_pos, load, load_entry, store, table,
+    EntryRec, ForkRec, LaneRec, LogPos, Meta, corrupt, decode, key, lane_pos, load, load_entry,
+    store, table,
 };
 
 /// Most tips one frontier names; more chains than this no drive has.
@@ -184,12 +185,23 @@ pub(crate) fn link(
         number,
         at,
         ops: entry.ops.len() as u32,
-        needs: entry.ops.iter().map(Op::needs).max(),
+        needs: entry.ops.iter().map(|op| needed(entry.device, op)).max(),
         standing: None,
     })
 }
 
-/// Keeps the first pair of entries that shows `entry`'s device continued one entry twice.
+/// The role `author` needs for `op`. Who gives up a right has it no more in that very entry, and had it when it wrote.
+fn needed(author: DeviceId, op: &Op) -> Role {
+    match op {
+        Op::SetRole { device, role, .. } if *device == author && *role < Role::Owner => {
+            Role::Reader
+        }
+        _ => op.needs(),
+    }
+}
+
+/// Keeps the pair of entries that shows `entry`'s device continued one entry twice: of all such pairs the earliest in
+/// the chain, and the two least ids, so that everybody who knows the same entries shows the same proof.
 fn note_fork(
     kv: &mut dyn Kv,
     id: EntryId,
@@ -203,11 +215,23 @@ fn note_fork(
             None => None,
         },
     };
+    let Some(twin) = twin else { return Ok(()) };
     let at = key(table::FORK, &[entry.device.as_bytes()]);
-    match twin {
-        Some(twin) if kv.get(&at)?.is_none() => store(kv, &at, &(twin, id)),
-        _ => Ok(()),
+    let mut branches = vec![twin, id];
+    if let Some(known) = load::<ForkRec>(kv, &at)? {
+        let (here, there) = ((entry.seq, entry.prev), (known.seq, known.prev));
+        if there < here {
+            return Ok(());
+        }
+        if there == here {
+            branches.extend([known.one, known.other]);
+        }
     }
+    branches.sort_unstable();
+    branches.dedup();
+    let [one, other, ..] = branches.as_slice() else { return Ok(()) };
+    let (seq, prev, one, other) = (entry.seq, entry.prev, *one, *other);
+    store(kv, &at, &ForkRec { seq, prev, one, other })
 }
 
 /// Every lane with its record.

@@ -68,6 +68,16 @@ impl ClockBound {
         }
     }
 
+    /// How far the others' clocks are ahead of the own one, by their median, of two middle ones the nearer; none when
+    /// no other was seen in this run.
+    pub fn others_ahead_ms(&self) -> Option<i64> {
+        let mut offsets: Vec<i64> = self.offsets.values().copied().collect();
+        offsets.sort_unstable();
+        let middle = |at: usize| offsets.get(at).copied();
+        let (low, high) = (middle(offsets.len().checked_sub(1)? / 2)?, middle(offsets.len() / 2)?);
+        Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
+    }
+
     /// The lower of the own clock and the median of all clocks seen in this run, the own included;
     /// of two middle ones the lower.
     pub fn believed_ms(&self, own_ms: u64) -> u64 {
@@ -103,6 +113,18 @@ mod tests {
         assert_eq!(bound.believed_ms(1000), 1000);
         bound.observe(device(1), 400, 1000);
         assert_eq!(bound.believed_ms(2000), 1400);
+    }
+
+    #[test]
+    fn the_others_say_how_far_the_own_clock_is_off() {
+        let mut bound = ClockBound::default();
+        assert_eq!(bound.others_ahead_ms(), None);
+        bound.observe(device(1), 5_000, 1_000);
+        assert_eq!(bound.others_ahead_ms(), Some(4_000));
+        bound.observe(device(2), 1_000, 1_000);
+        assert_eq!(bound.others_ahead_ms(), Some(0), "one of them agrees with the own clock");
+        bound.observe(device(3), 4_000, 1_000);
+        assert_eq!(bound.others_ahead_ms(), Some(3_000));
     }
 
     #[test]

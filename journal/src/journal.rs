@@ -13,10 +13,12 @@ mod acks;
 mod commit;
 mod look;
 mod open;
+mod quarantine;
 mod retain;
 mod split;
 
 pub use open::Opened;
+pub use quarantine::SetAside;
 pub use retain::{Arrivals, Place, Reach, Retention};
 
 use std::collections::VecDeque;

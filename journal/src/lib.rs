@@ -11,6 +11,7 @@
 //! tree -> view                         looking at the state
 //! past                                 looking at the state as it was
 //! retention                            which versions keep their bytes
+//! date                                 which dates are odd, and why
 //! replica                              which entries may come in, and which wait
 //! log, state -> journal                the shell: disk, locks, one sync for many
 //! ```
@@ -28,6 +29,7 @@ mod tree;
 
 pub mod chain;
 pub mod codec;
+pub mod date;
 pub mod entry;
 pub mod error;
 pub mod hlc;
@@ -46,11 +48,12 @@ pub mod state;
 pub mod view;
 
 pub use chain::{Frontier, Tip};
+pub use date::{Odd, OddClock};
 pub use error::{AppendError, CreateError, InviteError, OpenError, RefuseReason, StateError};
 pub use id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 pub use journal::{
     Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
-    Received, Refusal, Retention, SnapshotInfo, VerifyReport,
+    Received, Refusal, Retention, SetAside, SnapshotInfo, VerifyReport,
 };
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};

@@ -77,6 +77,11 @@ impl MemberState {
     pub(crate) fn role(&self) -> Option<Role> {
         self.changes.last().map_or(Some(self.base), |change| change.role)
     }
+
+    /// Its role; the last one it had when it is removed.
+    pub(crate) fn last_role(&self) -> Role {
+        self.changes.iter().rev().find_map(|change| change.role).unwrap_or(self.base)
+    }
 }
 
 /// One invite.

@@ -19,7 +19,7 @@ use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xatt
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 2;
+pub(crate) const STATE_FORMAT: u32 = 3;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {
@@ -71,7 +71,7 @@ pub(crate) mod table {
     pub(crate) const MEMBER_OP: u8 = b'M';
     /// devices some valid proof admitted
     pub(crate) const ADMITTED: u8 = b'A';
-    /// device -> proof of a fork
+    /// device -> [`super::ForkRec`]
     pub(crate) const FORK: u8 = b'F';
     /// devices that wrote operations that do not fit their own past
     pub(crate) const UNFIT: u8 = b'i';
@@ -169,6 +169,17 @@ pub(crate) struct LaneRec {
     pub(crate) first_seq: u64,
     pub(crate) len: u32,
     pub(crate) tip: EntryId,
+}
+
+/// A fork: two entries that continue one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct ForkRec {
+    /// Their number in the chain.
+    pub(crate) seq: u64,
+    /// What they continue.
+    pub(crate) prev: Option<EntryId>,
+    pub(crate) one: EntryId,
+    pub(crate) other: EntryId,
 }
 
 /// What a version is.

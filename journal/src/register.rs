@@ -303,12 +303,15 @@ impl Rules<'_> {
         })
     }
 
-    fn base_with_same(&self, head: &VersionRec) -> Result<Option<VersionRec>, StateError> {
-        for base in &head.bases {
-            if let Some(base) = load_version(self.kv, base)?
+    fn base_with_same(
+        &self,
+        head: &VersionRec,
+    ) -> Result<Option<(VersionId, VersionRec)>, StateError> {
+        for id in &head.bases {
+            if let Some(base) = load_version(self.kv, id)?
                 && base.same() == head.same()
             {
-                return Ok(Some(base));
+                return Ok(Some((*id, base)));
             }
         }
         Ok(None)
@@ -385,8 +388,8 @@ impl Rules<'_> {
             false => direct,
             true => {
                 let counted = indices(all, |c| c.counts && here(c));
-                let last = counted.last().copied().or_else(|| all.iter().rposition(here));
-                last.into_iter().collect()
+                let found = placement(all, &counted).or_else(|| all.iter().rposition(here));
+                found.into_iter().collect()
             }
         };
         Ok(Some(Group { heads, dir: Some(*id), resurrected }))
@@ -526,10 +529,10 @@ impl Rules<'_> {
     ) -> Result<Option<Shown>, StateError> {
         let preferred = group.heads.iter().find(|h| off.contains(h));
         let lead = match group.dir {
-            Some(_) => group.heads.last(),
-            None => preferred.or(group.heads.first()),
+            Some(_) => placement(all, &group.heads),
+            None => preferred.or(group.heads.first()).copied(),
         };
-        let Some(lead) = lead.and_then(|lead| all.get(*lead)) else { return Ok(None) };
+        let Some(lead) = lead.and_then(|lead| all.get(lead)) else { return Ok(None) };
         let others: Vec<&Candidate> =
             group.heads.iter().chain(extra).filter_map(|h| all.get(*h)).collect();
         let merged: BTreeSet<VersionId> = others.iter().map(|c| c.id).chain([lead.id]).collect();
@@ -544,54 +547,74 @@ impl Rules<'_> {
         Ok(Some(Shown { version: lead.id, merged, kind, attrs, shown }))
     }
 
-    /// The attributes of `lead` with what the other ids of the head changed in theirs: a version
-    /// that changed only attributes against a save that did not change them. Latest wins.
+    /// The attributes of `lead` with what the other ids of the head changed in theirs, each attribute by itself: one
+    /// that only they changed is theirs, of one that both changed the latest is taken.
     fn merge_attrs(
         &self,
         lead: &Candidate,
         others: &[&Candidate],
     ) -> Result<Option<Attrs>, StateError> {
         let Some(own) = attrs(&lead.rec) else { return Ok(None) };
-        let mut bases = Vec::new();
-        for base in &lead.rec.bases {
-            bases.extend(load_version(self.kv, base)?.as_ref().and_then(attrs));
-        }
         let mut merged = own.clone();
         let mut sorted: Vec<&&Candidate> = others.iter().filter(|c| c.id != lead.id).collect();
         sorted.sort_by_key(|c| c.key);
         for other in sorted {
-            let (Some(theirs), Some(base)) = (attrs(&other.rec), self.attrs_before(&other.rec)?)
+            let (Some(theirs), Some(base)) =
+                (attrs(&other.rec), self.attrs_before(&other.rec, &lead.rec)?)
             else {
                 continue;
             };
             let later = other.key > lead.key;
-            if theirs.mode != base.mode && (later || bases.iter().all(|b| b.mode == own.mode)) {
+            if theirs.mode != base.mode && (later || own.mode == base.mode) {
                 merged.mode = theirs.mode;
             }
-            if theirs.owner != base.owner && (later || bases.iter().all(|b| b.owner == own.owner)) {
+            if theirs.owner != base.owner && (later || own.owner == base.owner) {
                 merged.owner = theirs.owner;
             }
-            if theirs.xattrs != base.xattrs
-                && (later || bases.iter().all(|b| b.xattrs == own.xattrs))
-            {
-                merged.xattrs = theirs.xattrs;
+            let names: BTreeSet<&Vec<u8>> =
+                theirs.xattrs.keys().chain(base.xattrs.keys()).collect();
+            for name in names {
+                let (new, old) = (theirs.xattrs.get(name), base.xattrs.get(name));
+                if new == old || !(later || own.xattrs.get(name) == old) {
+                    continue;
+                }
+                match new {
+                    Some(value) => merged.xattrs.insert(name.clone(), value.clone()),
+                    None => merged.xattrs.remove(name),
+                };
             }
         }
         Ok((merged != own).then_some(merged))
     }
 
-    /// The attributes under `version` before the run of attribute changes it ends.
-    fn attrs_before(&self, version: &VersionRec) -> Result<Option<Attrs>, StateError> {
+    /// The attributes under `version` before the run of attribute changes it ends, as far as `lead` has not seen it.
+    fn attrs_before(
+        &self,
+        version: &VersionRec,
+        lead: &VersionRec,
+    ) -> Result<Option<Attrs>, StateError> {
         let mut at = self.base_with_same(version)?;
         for _ in 0..ANCESTORS_MAX {
-            let Some(rec) = &at else { break };
+            let Some((id, rec)) = &at else { break };
+            if self.builds_on(lead, id)? {
+                break;
+            }
             match self.base_with_same(rec)? {
                 Some(older) => at = Some(older),
                 None => break,
             }
         }
-        Ok(at.as_ref().and_then(attrs))
+        Ok(at.and_then(|(_, rec)| attrs(&rec)))
     }
+}
+
+/// Of the versions that place a directory here the one it is moved from and named after: the last move, else the first
+/// making. A making that arrives beside others so changes no name.
+fn placement(all: &[Candidate], placed: &[usize]) -> Option<usize> {
+    let is_move = |at: &&usize| {
+        all.get(**at).is_some_and(|c| matches!(c.rec.what, What::Dir { made: None, .. }))
+    };
+    placed.iter().rev().find(is_move).or(placed.first()).copied()
 }
 
 fn attrs(rec: &VersionRec) -> Option<Attrs> {

@@ -229,7 +229,7 @@ pub(crate) fn conflicts(kv: &(impl KvRead + ?Sized)) -> Result<Vec<Conflict>, St
 }
 
 /// Whether somebody who knew of a skipped move has moved its directory since or said it is dealt
-/// with.
+/// with, or another move has brought about just what it wanted.
 fn is_settled(
     kv: &(impl KvRead + ?Sized),
     version: &VersionId,
@@ -240,6 +240,13 @@ fn is_settled(
         if load_entry(kv, &by.entry)?.is_some_and(|entry| entry.accepted()) {
             return Ok(true);
         }
+    }
+    let mut elsewhere = false;
+    for part in &moved.parts {
+        elsewhere = elsewhere || !stands_at(kv, &part.dir, &RegKey::of(&part.to))?;
+    }
+    if !elsewhere {
+        return Ok(true);
     }
     let Some(entry) = load_entry(kv, &version.entry)? else { return Ok(false) };
     for part in &moved.parts {

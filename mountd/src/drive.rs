@@ -16,6 +16,7 @@ mod export;
 mod fetching;
 mod members;
 mod news;
+mod noticing;
 mod past;
 mod paths;
 mod peers;
@@ -38,6 +39,7 @@ use crate::clock::SystemClock;
 use crate::ipc::Notice;
 
 pub use fetching::{FETCH_WAIT, Fetching};
+pub use members::{Against, TakeBack};
 pub use peers::Members;
 pub use restoring::{RestoreError, SnapshotError, Which};
 

@@ -20,6 +20,7 @@ mod gc;
 mod history;
 mod hosts;
 mod malice;
+mod members;
 mod posix;
 mod rot;
 mod tidy;

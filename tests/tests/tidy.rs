@@ -36,6 +36,7 @@ const PURE: [(&str, &[&str]); 4] = [
             "signed",
             "chain",
             "order",
+            "date",
             "member",
             "register",
             "placement",

@@ -377,17 +377,23 @@ impl Fold<'_> {
         bases: &[VersionId],
     ) -> Result<bool, StateError> {
         let Some(source) = self.placement(at.rec, from, dir)? else { return Ok(false) };
-        let fits = self.knows_dir(at.rec, &dir)? && self.knows_dir(at.rec, &to.dir)?;
-        if !fits || RegKey::of(&source) == RegKey::of(&to) {
+        if !self.knows_dir(at.rec, &dir)? || !self.knows_dir(at.rec, &to.dir)? {
             return Ok(false);
         }
-        let bases = self.seen_bases(at.rec, bases)?;
+        let mut named = bases.to_vec();
+        let stays = RegKey::of(&source) == RegKey::of(&to);
+        if stays {
+            // A directory that carries a suffix is given its plain name: it leaves no name behind.
+            named.push(from);
+        }
+        let bases = self.seen_bases(at.rec, &named)?;
         self.foreign.extend(&bases);
         let what = What::Dir { dir, made: None };
         self.put_version(at, at.version, Some(to.clone()), what, bases)?;
-        let second = at.version.second();
-        let what = What::Left { dir, to: to.clone() };
-        self.put_version(at, second, Some(source.clone()), what, vec![from])?;
+        if !stays {
+            let what = What::Left { dir, to: to.clone() };
+            self.put_version(at, at.version.second(), Some(source.clone()), what, vec![from])?;
+        }
         let part = MovePart { dir, from, source, to, version: at.version };
         self.enter_move(at, vec![part])?;
         Ok(true)

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use super::open::is_applied;
 use super::{Counts, DriveInfo, Journal, Now, SnapshotInfo, VerifyReport};
 use crate::chain::{self, Frontier};
+use crate::date::{OddClock, odd_clocks};
 use crate::error::{InviteError, OpenError, StateError};
 use crate::id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with};
@@ -18,7 +19,8 @@ use crate::log::{self, Frame};
 use crate::member::{ForkProof, InviteInfo, Member, MemberFlags, MemberState, Members};
 use crate::name::EntryName;
 use crate::records::{
-    LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table, version_at_end,
+    ForkRec, LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table,
+    version_at_end,
 };
 use crate::signed::VerifiedEntry;
 use crate::tree::{self, ContentCursor, Named};
@@ -111,6 +113,17 @@ impl Journal {
     /// A member's clock showed `wall_ms` while the own one showed `now`.
     pub fn observe_clock(&self, device: DeviceId, wall_ms: u64, now: Now) {
         self.clock.lock().observe(device, wall_ms, now.wall_ms);
+    }
+
+    /// How far the other members' clocks are ahead of the own one, by those seen in this run.
+    pub fn others_ahead_ms(&self) -> Option<i64> {
+        self.clock.lock().others_ahead_ms()
+    }
+
+    /// The devices whose last entries have odd dates.
+    pub fn odd_clocks(&self, now: Now) -> Result<Vec<OddClock>, StateError> {
+        let now_ms = self.believed_ms(now);
+        self.look(|kv| odd_clocks(kv, now_ms))
     }
 
     /// Every device the drive admits or admitted, in the order of admission.
@@ -320,18 +333,17 @@ impl Journal {
 
 fn member(kv: &dyn KvRead, state: &MemberState) -> Result<Member, StateError> {
     let device = state.device;
-    let proof: Option<(EntryId, EntryId)> = load(kv, &key(table::FORK, &[device.as_bytes()]))?;
+    let fork: Option<ForkRec> = load(kv, &key(table::FORK, &[device.as_bytes()]))?;
     let unfit = kv.get(&key(table::UNFIT, &[device.as_bytes()]))?.is_some();
     let beyond: Option<u64> = load(kv, &key(table::BEYOND, &[device.as_bytes()]))?;
-    let last = state.changes.iter().rev().find_map(|change| change.role);
     Ok(Member {
         device,
         name: state.name.clone(),
-        role: state.role().or(last).unwrap_or(state.base),
+        role: state.last_role(),
         admitted_by: state.admitted_by,
         removed: state.role().is_none(),
         flags: MemberFlags {
-            forked: proof.map(|(one, other)| ForkProof { one, other }),
+            forked: fork.map(|fork| ForkProof { one: fork.one, other: fork.other }),
             overused_invite: state.overused,
             ignored_operations: unfit || beyond.is_some_and(|count| count > 0),
         },

@@ -393,11 +393,7 @@ impl Cluster {
             return;
         }
         let bases = self.devices[at].journal.gone_heads(to, &target).unwrap();
-        let (from, same) =
-            (node.version, (to, &target) == (node.register.dir, &node.register.name));
-        if same {
-            return;
-        }
+        let from = node.version;
         self.emit(at, vec![Op::Move { dir, from, to: (to, target.clone()), bases }]);
         if !self.forks && !self.removals {
             let now = self.devices[at].journal.dir(dir).unwrap().unwrap();
@@ -522,20 +518,24 @@ impl Cluster {
         out.into_values().collect()
     }
 
-    /// A fresh journal that got `entries` in any order, some twice, in batches of any size.
+    /// [`deliver`] with this run's dice.
     pub fn deliver(&mut self, entries: &[VerifiedEntry], into: &Journal) {
-        let mut order: Vec<VerifiedEntry> = entries.to_vec();
-        let twice: Vec<VerifiedEntry> =
-            entries.iter().filter(|_| self.rng.chance(20)).cloned().collect();
-        order.extend(twice);
-        self.rng.shuffle(&mut order);
-        let (mut at, mut refused) = (0, BTreeSet::new());
-        while at < order.len() {
-            let len = 1 + self.rng.below(20).min(order.len() - at - 1);
-            let got = feed(into, &order[at..at + len]);
-            refused.extend(got.refused.iter().filter_map(|r| r.id));
-            at += len;
-        }
-        assert_eq!(refused, BTreeSet::new());
+        deliver(&mut self.rng, entries, into);
     }
+}
+
+/// Gives `entries` to a journal in any order, some twice, in batches of any size.
+pub fn deliver(rng: &mut Rng, entries: &[VerifiedEntry], into: &Journal) {
+    let mut order: Vec<VerifiedEntry> = entries.to_vec();
+    let twice: Vec<VerifiedEntry> = entries.iter().filter(|_| rng.chance(20)).cloned().collect();
+    order.extend(twice);
+    rng.shuffle(&mut order);
+    let (mut at, mut refused) = (0, BTreeSet::new());
+    while at < order.len() {
+        let len = 1 + rng.below(20).min(order.len() - at - 1);
+        let got = feed(into, &order[at..at + len]);
+        refused.extend(got.refused.iter().filter_map(|r| r.id));
+        at += len;
+    }
+    assert_eq!(refused, BTreeSet::new());
 }

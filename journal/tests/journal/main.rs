@@ -13,3 +13,6 @@ mod oracle;
 mod past;
 mod recovery;
 mod retention;
+mod scenarios;
+mod script;
+mod stage;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::op::{Arrival, Content, Value};
 use journal::order::OrderKey;
 use journal::signed::VerifiedEntry;
-use journal::view::ViewKind;
+use journal::view::{ViewKind, ViewNode};
 use journal::{DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
 
 use crate::forge::list;
@@ -199,7 +199,13 @@ impl Oracle {
             Op::Move { dir, from, to, bases } => {
                 let Some(source) = self.placed(id.entry, from, *dir) else { return };
                 let to = reg(to.0, &to.1);
-                if source == to || !self.knows_dir(id.entry, to.0) {
+                if !self.knows_dir(id.entry, to.0) {
+                    return;
+                }
+                if source == to {
+                    // It stands there with a suffix and is given the plain name.
+                    let bases = [bases.as_slice(), &[*from]].concat();
+                    self.add(id, order, Some(to), Thing::Dir(*dir), &bases);
                     return;
                 }
                 self.add(id, order, Some(to), Thing::Dir(*dir), bases);
@@ -412,6 +418,12 @@ impl Oracle {
         out
     }
 
+    /// The last move, else the first making.
+    fn placement(&self, placed: &[VersionId]) -> Option<VersionId> {
+        let moved = |id: &&VersionId| !self.versions[id].made;
+        placed.iter().rfind(moved).or(placed.first()).copied()
+    }
+
     fn quiet(&self, h: &VersionId, other: &VersionId) -> bool {
         let (v, o) = (&self.versions[h], &self.versions[other]);
         let (mut kept, mut queue) = (BTreeSet::new(), v.bases.clone());
@@ -504,8 +516,9 @@ impl Oracle {
             let back = heads.is_empty();
             if back {
                 let is_dir = |id: &&VersionId| self.versions[id].thing == Thing::Dir(*dir);
-                let counted = all.iter().rfind(|id| is_dir(id) && !self.versions[id].skipped);
-                heads.extend(counted.or(all.iter().rfind(is_dir)));
+                let counts = |id: &&VersionId| is_dir(id) && !self.versions[id].skipped;
+                let counted: Vec<VersionId> = all.iter().filter(counts).copied().collect();
+                heads.extend(self.placement(&counted).or(all.iter().rfind(is_dir).copied()));
             }
             groups.push((Thing::Dir(*dir), heads, back));
         }
@@ -528,12 +541,12 @@ impl Oracle {
                 backups.iter().for_each(|b| merged.extend(&groups[*b].1));
             }
             let lead = match thing {
-                Thing::Dir(_) => heads.last().unwrap(),
-                _ => heads.iter().find(|h| off.contains(h)).unwrap_or(&heads[0]),
+                Thing::Dir(_) => self.placement(heads).unwrap(),
+                _ => *heads.iter().find(|h| off.contains(h)).unwrap_or(&heads[0]),
             };
-            let mode = self.mode(lead, &merged);
+            let mode = self.mode(&lead, &merged);
             let (reg, copy, thing) = (at.clone(), Some(n) != official, thing.clone());
-            let (version, merged) = (*lead, merged.into_iter().collect());
+            let (version, merged) = (lead, merged.into_iter().collect());
             out.push(Node { reg, copy, version, merged, thing, mode });
         }
         out
@@ -544,8 +557,7 @@ impl Oracle {
         if !matches!(own.thing, Thing::File(_)) {
             return 0;
         }
-        let is_file = |b: &&VersionId| matches!(self.versions[b].thing, Thing::File(_));
-        let unchanged = own.bases.iter().filter(is_file).all(|b| self.versions[b].mode == own.mode);
+        let seen = self.ancestors(lead);
         let mut others: Vec<&VersionId> = merged.iter().filter(|id| *id != lead).collect();
         others.sort_by_key(|id| self.versions[*id].key);
         let mut mode = own.mode;
@@ -554,10 +566,13 @@ impl Oracle {
             let same =
                 |v: &Version| v.bases.iter().find(|b| self.versions[b].thing == v.thing).copied();
             let Some(mut base) = same(v) else { continue };
-            while let Some(older) = same(&self.versions[&base]) {
+            while !seen.contains(&base)
+                && let Some(older) = same(&self.versions[&base])
+            {
                 base = older;
             }
-            if v.mode != self.versions[&base].mode && (v.key > own.key || unchanged) {
+            let before = self.versions[&base].mode;
+            if v.mode != before && (v.key > own.key || own.mode == before) {
                 mode = v.mode;
             }
         }
@@ -567,20 +582,32 @@ impl Oracle {
 
 /// The same nodes as the journal shows them, from the root down.
 pub fn walk(journal: &Journal) -> Vec<Node> {
+    nodes_of(|dir| {
+        let nodes = list(journal, dir);
+        for node in &nodes {
+            let found = journal.lookup(dir, &node.shown).unwrap();
+            assert_eq!(found.as_ref(), Some(node), "a listed name must be found");
+            if let ViewKind::Dir { dir: id, .. } = &node.kind {
+                let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
+                assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
+            }
+        }
+        nodes
+    })
+}
+
+/// The nodes that `look` shows, from the root down.
+pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
     let (mut out, mut queue) = (Vec::new(), vec![DirId::ROOT]);
     while let Some(dir) = queue.pop() {
-        let nodes = list(journal, dir);
+        let nodes = look(dir);
         let shown: BTreeSet<_> = nodes.iter().map(|n| n.shown.folded().into_owned()).collect();
         assert_eq!(shown.len(), nodes.len(), "two nodes have one name");
         for node in nodes {
-            let found = journal.lookup(dir, &node.shown).unwrap();
-            assert_eq!(found.as_ref(), Some(&node), "a listed name must be found");
             let (thing, mode) = match &node.kind {
                 ViewKind::File(file) => (Thing::File(file.content), file.mode),
                 ViewKind::Symlink(link) => (Thing::Link(link.target.clone()), 0),
                 ViewKind::Dir { dir: id, .. } => {
-                    let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
-                    assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
                     queue.push(*id);
                     (Thing::Dir(*id), 0)
                 }

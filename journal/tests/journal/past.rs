@@ -27,7 +27,7 @@ fn walk(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<(DirId, ViewNode)> {
 }
 
 /// The causal past of `of`, themselves included.
-fn closure(by_id: &BTreeMap<EntryId, VerifiedEntry>, of: &[EntryId]) -> Vec<VerifiedEntry> {
+pub fn closure(by_id: &BTreeMap<EntryId, VerifiedEntry>, of: &[EntryId]) -> Vec<VerifiedEntry> {
     let (mut passed, mut queue) = (BTreeSet::new(), of.to_vec());
     while let Some(id) = queue.pop() {
         if passed.insert(id) {
@@ -38,7 +38,7 @@ fn closure(by_id: &BTreeMap<EntryId, VerifiedEntry>, of: &[EntryId]) -> Vec<Veri
 }
 
 /// Entries by the millisecond in which they count as published, from the design's words.
-fn published_ms(by_id: &BTreeMap<EntryId, VerifiedEntry>) -> BTreeMap<EntryId, u64> {
+pub fn published_ms(by_id: &BTreeMap<EntryId, VerifiedEntry>) -> BTreeMap<EntryId, u64> {
     let mut ms: BTreeMap<EntryId, u64> =
         by_id.iter().map(|(id, e)| (*id, e.entry().hlc.ms())).collect();
     let mut late: BTreeMap<EntryId, u64> = BTreeMap::new();

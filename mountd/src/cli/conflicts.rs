@@ -1,8 +1,8 @@
-//! `atelier conflicts`: names that hold several versions.
+//! `atelier conflicts`: names that hold several versions, and moves of folders that lost.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{Format, ask, astray, output};
 use crate::ipc::{Request, Response};
@@ -13,11 +13,30 @@ use crate::report::{Exit, Failure};
 pub(crate) struct ConflictsArgs {
     /// The drive: its mount point or anything below it
     path: PathBuf,
+    #[command(subcommand)]
+    change: Option<Change>,
     #[command(flatten)]
     format: Format,
 }
 
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Moves of a folder that lost to another are dealt with: list them no more
+    Settle {
+        /// The folder, as it is listed
+        name: String,
+    },
+}
+
 pub(crate) fn run(data: &DataDir, args: &ConflictsArgs) -> Result<Exit, Failure> {
+    if let Some(Change::Settle { name }) = &args.change {
+        let name = name.trim_end_matches('/').to_owned();
+        return match (ask(data, &args.path, &Request::Settle { path: name })?, args.format.json) {
+            (Response::Done, true) => output::json(&serde_json::json!({})).map(|()| Exit::Ok),
+            (Response::Done, false) => output::line("settled").map(|()| Exit::Ok),
+            _ => Err(astray()),
+        };
+    }
     let Response::Conflicts(conflicts) = ask(data, &args.path, &Request::Conflicts)? else {
         return Err(astray());
     };
@@ -31,7 +50,11 @@ pub(crate) fn run(data: &DataDir, args: &ConflictsArgs) -> Result<Exit, Failure>
             let rows: Vec<_> = conflict
                 .copies
                 .iter()
-                .map(|c| vec![format!("  {}", c.path), c.author.clone(), output::time(&c.time)])
+                .map(|c| {
+                    let lost = if c.moved { "" } else { "not moved here: another move was first" };
+                    let (path, author) = (format!("  {}", c.path), c.author.clone());
+                    vec![path, author, output::time(&c.time), lost.to_owned()]
+                })
                 .collect();
             output::print(&output::table(&rows))?;
         }

@@ -36,11 +36,14 @@ pub(crate) fn run(data: &DataDir, args: &HistoryArgs) -> Result<Exit, Failure> {
                 v.author.clone(),
                 output::size(v.size),
                 output::short(&v.version).to_owned(),
-                match (v.official, v.gone) {
-                    (true, _) => "official".to_owned(),
-                    (false, true) => "bytes are gone".to_owned(),
-                    (false, false) => String::new(),
-                },
+                match (v.official, v.gone, v.aside) {
+                    (true, ..) => "official",
+                    (false, true, _) => "bytes are gone",
+                    (false, false, true) => "does not count",
+                    (false, false, false) => "",
+                }
+                .to_owned(),
+                v.odd.clone().unwrap_or_default(),
             ]
         })
         .collect();

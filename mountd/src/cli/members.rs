@@ -1,11 +1,11 @@
-//! `atelier members`: who belongs to the drive; removing them and changing their roles.
+//! `atelier members`: who belongs to the drive; removing them, changing their roles, taking back what they wrote.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::{Format, ask, astray, output};
-use crate::ipc::{MemberRow, Request, Response, Role};
+use crate::ipc::{AsideRow, MemberRow, Request, Response, Role};
 use crate::paths::DataDir;
 use crate::report::{Exit, Failure};
 
@@ -26,6 +26,14 @@ enum Change {
         /// Its id, the beginning of it, or its name
         device: String,
     },
+    /// Let count what a removed member wrote that its removal had not seen; it stays removed
+    TakeBack {
+        /// Its id, the beginning of it, or its name
+        device: String,
+        /// Only show what that is
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Give a member another role
     Role {
         /// Its id, the beginning of it, or its name
@@ -41,6 +49,9 @@ pub(crate) fn run(data: &DataDir, args: &MembersArgs) -> Result<Exit, Failure> {
         Some(Change::Remove { device }) => {
             (Request::MemberRemove { device: device.clone() }, format!("removed {device}"))
         }
+        Some(Change::TakeBack { device, dry_run }) => {
+            (Request::MemberTakeBack { device: device.clone(), dry_run: *dry_run }, String::new())
+        }
         Some(Change::Role { device, role }) => (
             Request::MemberRole { device: device.clone(), role: *role },
             format!("{device} is {role} now"),
@@ -49,6 +60,8 @@ pub(crate) fn run(data: &DataDir, args: &MembersArgs) -> Result<Exit, Failure> {
     match (ask(data, &args.path, &request)?, args.format.json) {
         (Response::Members(members), true) => output::json(&members)?,
         (Response::Members(members), false) => output::print(&table(&members))?,
+        (Response::Aside(rows), true) => output::json(&rows)?,
+        (Response::Aside(rows), false) => output::print(&aside(&rows))?,
         (Response::Done, true) => output::json(&serde_json::json!({}))?,
         (Response::Done, false) => output::line(&done)?,
         _ => return Err(astray()),
@@ -60,6 +73,25 @@ pub(crate) fn run(data: &DataDir, args: &MembersArgs) -> Result<Exit, Failure> {
 pub(crate) fn table(members: &[MemberRow]) -> String {
     let rows: Vec<_> = members.iter().map(row).collect();
     output::table(&rows)
+}
+
+fn aside(rows: &[AsideRow]) -> String {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let what = match row.kind.as_str() {
+                "file" => output::size(row.size),
+                kind => kind.to_owned(),
+            };
+            vec![
+                row.path.clone(),
+                what,
+                output::time(&row.time),
+                output::short(&row.version).to_owned(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() { "nothing is kept aside\n".to_owned() } else { output::table(&rows) }
 }
 
 fn row(member: &MemberRow) -> Vec<String> {

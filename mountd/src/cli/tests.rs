@@ -49,6 +49,8 @@ fn every_query_takes_json_and_the_data_dir_stands_anywhere() {
         &["--data-dir", "/d", "unmount", "/p"],
         &["unmount", "/p", "--data-dir", "/d"],
         &["members", "/p", "remove", "ab12"],
+        &["members", "/p", "take-back", "ab12", "--dry-run"],
+        &["conflicts", "/p", "settle", "a/folder"],
         &["members", "/p", "role", "ab12", "reader"],
         &["invite", "/p", "--role", "reader", "--expires", "7d", "--uses", "3"],
         &["join", "atelier1x", "/p", "--peer", "/ip4/10.0.0.1/tcp/1", "--no-mdns"],

@@ -13,7 +13,7 @@ use std::time::Duration;
 use journal::op::Op;
 use net::invite::Ticket;
 
-use crate::drive::{Drive, Which};
+use crate::drive::{Against, Drive, TakeBack, Which};
 use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
 use crate::report::Failure;
 use crate::signals::Stop;
@@ -101,6 +101,26 @@ impl DriveService {
         self.drive.member_named(text).ok_or_else(|| Failure::no_such_member(text))
     }
 
+    /// An owner falls only to itself and to owners before it, and the last one not at all.
+    fn may_demote(&self, device: journal::DeviceId) -> Result<(), Failure> {
+        match self.drive.standing_against(device) {
+            Against::Allowed => Ok(()),
+            Against::LastOwner => Err(Failure::last_owner()),
+            Against::Earlier => {
+                let what = "an owner is removed or demoted only by itself or by an owner admitted before it";
+                Err(Failure::refused(what))
+            }
+        }
+    }
+
+    fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
+        self.must_own()?;
+        let found = self.drive.removed_member_named(text);
+        let device = found.ok_or_else(|| Failure::no_such_removed_member(text))?;
+        let how = if dry_run { TakeBack::Told } else { TakeBack::Now };
+        self.drive.take_back(device, how).map(Response::Aside)
+    }
+
     fn author(&self, op: Op) -> Result<Response, Failure> {
         self.drive.author(vec![op]).map_err(|e| Failure::of(&e))?;
         Ok(Response::Done)
@@ -158,11 +178,24 @@ impl Service for DriveService {
             Request::MemberRemove { device } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
+                self.may_demote(device)?;
                 self.author(Op::Remove { device, frontier: drive.tips() })
+            }
+            Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
+            Request::Settle { path } => {
+                self.must_write()?;
+                self.seal_saves()?;
+                match drive.settle(&path)? {
+                    0 => Err(Failure::nothing_to_settle(&path)),
+                    _ => Ok(Response::Done),
+                }
             }
             Request::MemberRole { device, role } => {
                 self.must_own()?;
                 let device = self.member(&device)?;
+                if role != Role::Owner {
+                    self.may_demote(device)?;
+                }
                 let role = role_op(role);
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })
             }

@@ -8,6 +8,7 @@ use journal::view::{HistoryStanding, ViewKind, ViewNode};
 use journal::{DeviceId, Register, StateError, Value};
 
 use super::Drive;
+use super::noticing::reason;
 use super::paths::PathError;
 use crate::ipc::{
     ConflictCopy, ConflictReport, DeviceRow, DriveRow, HistoryReport, HistoryRow, MemberRow, Role,
@@ -24,6 +25,15 @@ fn role_row(role: journal::op::Role) -> Role {
 
 fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
+}
+
+/// Which members are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Those who belong to the drive.
+    Today,
+    /// Those who were removed.
+    Before,
 }
 
 impl Drive {
@@ -110,23 +120,21 @@ impl Drive {
             .collect()
     }
 
-    fn member_notices(&self) -> Vec<crate::ipc::Notice> {
-        let forked = self.journal.members().into_iter().filter(|m| m.flags.forked.is_some());
-        forked
-            .map(|member| crate::ipc::Notice {
-                what: format!("{} has written two histories (a restored backup or a copied disk)", member.name),
-                since: rfc3339(0),
-                remedy: "nothing is lost: both are kept; if its owner restored no backup, remove the device".into(),
-            })
-            .collect()
-    }
-
     /// The member `text` names: its id, the beginning of it (8 characters or more), or its name.
     pub fn member_named(&self, text: &str) -> Option<DeviceId> {
+        self.device_named(text, Of::Today)
+    }
+
+    /// The removed member `text` names, likewise.
+    pub fn removed_member_named(&self, text: &str) -> Option<DeviceId> {
+        self.device_named(text, Of::Before)
+    }
+
+    fn device_named(&self, text: &str, of: Of) -> Option<DeviceId> {
         let members = self.journal.members();
         let mut found = members.iter().filter(|m| {
             let id = m.device.to_string();
-            !m.removed
+            m.removed == (of == Of::Before)
                 && (id == text || m.name == text || (text.len() >= 8 && id.starts_with(text)))
         });
         let first = found.next()?;
@@ -142,6 +150,7 @@ impl Drive {
     pub fn history(&self, path: &str) -> Result<Option<HistoryReport>, PathError> {
         let Some(register) = self.find_once(path)? else { return Ok(None) };
         let versions = self.journal.history(register.dir, &register.name)?;
+        let now_ms = self.journal.believed_ms(self.clock.now());
         let mut rules = None;
         let rows: Vec<HistoryRow> = versions
             .into_iter()
@@ -159,6 +168,8 @@ impl Drive {
                     size,
                     official: v.standing == HistoryStanding::Official,
                     gone: self.is_gone(&v, &mut rules),
+                    aside: v.standing == HistoryStanding::Quarantined,
+                    odd: journal::date::odd(v.saved_at_ms, &v.order, now_ms).map(reason),
                 })
             })
             .collect();
@@ -184,6 +195,7 @@ impl Drive {
                     author: self.device_name(skipped.author),
                     version: skipped.version.to_string(),
                     time: rfc3339(skipped.saved_at_ms),
+                    moved: false,
                 });
             }
             reports
@@ -203,10 +215,11 @@ impl Drive {
             author: self.device_name(copy.author),
             version: copy.version.to_string(),
             time: rfc3339(copy.saved_at_ms),
+            moved: true,
         }
     }
 
-    fn path_of_register(&self, register: &Register) -> Result<String, StateError> {
+    pub(super) fn path_of_register(&self, register: &Register) -> Result<String, StateError> {
         let dir = self.path_of_dir(register.dir)?.unwrap_or_default();
         Ok(join(&dir, register.name.as_str()))
     }

@@ -6,12 +6,33 @@
 
 use std::time::Duration;
 
-use journal::EntryId;
-use journal::op::{Op, Role};
+use journal::op::{Op, Role, Value};
+use journal::{DeviceId, EntryId, Register};
 use net::invite::Ticket;
 
 use super::Drive;
+use crate::ipc::{AsideRow, rfc3339};
 use crate::report::Failure;
+
+/// Whether rights can be taken from a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Against {
+    /// They can.
+    Allowed,
+    /// It is an owner that was admitted before this device.
+    Earlier,
+    /// It is the only owner.
+    LastOwner,
+}
+
+/// Whether something is done or only told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TakeBack {
+    /// Done.
+    Now,
+    /// Told.
+    Told,
+}
 
 impl Drive {
     /// Makes an invitation and the ticket for it.
@@ -38,6 +59,70 @@ impl Drive {
     /// The tips of all chains, as a removal or a change of role names them.
     pub fn tips(&self) -> Vec<EntryId> {
         self.journal.frontier().tips.into_iter().map(|tip| tip.entry).collect()
+    }
+
+    /// Whether this device may take rights from `device`, as the journal's rules have it.
+    pub fn standing_against(&self, device: DeviceId) -> Against {
+        let own = self.signer.device();
+        let owners: Vec<DeviceId> = self
+            .journal
+            .members()
+            .into_iter()
+            .filter(|m| !m.removed && m.role == Role::Owner)
+            .map(|m| m.device)
+            .collect();
+        let rank = |of: DeviceId| owners.iter().position(|owner| *owner == of);
+        match rank(device) {
+            Some(_) if owners.len() == 1 => Against::LastOwner,
+            Some(theirs) if rank(own).is_none_or(|mine| theirs < mine) => Against::Earlier,
+            _ => Against::Allowed,
+        }
+    }
+
+    /// What a removed device wrote that its removal had not seen; with [`TakeBack::Now`] it counts from now on.
+    pub fn take_back(&self, device: DeviceId, how: TakeBack) -> Result<Vec<AsideRow>, Failure> {
+        let failed = |e: journal::StateError| Failure::of(&e);
+        let mut rows = Vec::new();
+        for aside in self.journal.set_aside(device).map_err(failed)? {
+            rows.push(AsideRow {
+                path: self.path_of_register(&aside.register).map_err(failed)?,
+                version: aside.version.to_string(),
+                time: rfc3339(aside.saved_at_ms),
+                kind: match &aside.value {
+                    Some(Value::File(_)) => "file",
+                    Some(Value::Symlink(_)) => "link",
+                    Some(Value::Gone { .. }) => "removal",
+                    None => "folder",
+                }
+                .into(),
+                size: match &aside.value {
+                    Some(Value::File(file)) => file.content.len,
+                    _ => 0,
+                },
+            });
+        }
+        let ops = self.journal.take_back(device).map_err(failed)?;
+        if how == TakeBack::Now && !ops.is_empty() {
+            self.author(ops).map_err(|e| Failure::of(&e))?;
+        }
+        Ok(rows)
+    }
+
+    /// Says of every move that lost at `path` that it is dealt with; how many there were.
+    pub fn settle(&self, path: &str) -> Result<usize, Failure> {
+        let failed = |e: journal::StateError| Failure::of(&e);
+        for conflict in self.journal.conflicts().map_err(failed)? {
+            let named = self.path_of_register(&conflict.register).map_err(failed)?;
+            if named != path || conflict.skipped.is_empty() {
+                continue;
+            }
+            let count = conflict.skipped.len();
+            let drop = conflict.skipped.iter().map(|skipped| skipped.version).collect();
+            let Register { dir, name } = conflict.register;
+            self.author(vec![Op::Resolve { dir, name, drop }]).map_err(|e| Failure::of(&e))?;
+            return Ok(count);
+        }
+        Ok(0)
     }
 
     /// Publishes what the file system still has as drafts.

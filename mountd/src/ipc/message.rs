@@ -100,6 +100,18 @@ pub enum Request {
         /// The new role.
         role: Role,
     },
+    /// Let count what a removed member wrote that its removal had not seen.
+    MemberTakeBack {
+        /// Its id, the beginning of it, or its name.
+        device: String,
+        /// Only tell what there is.
+        dry_run: bool,
+    },
+    /// Moves of folders that lost are dealt with.
+    Settle {
+        /// The name they are listed under, relative to the mount's root.
+        path: String,
+    },
     /// Check every chunk and every link of the journal.
     Verify {
         /// Fetch again what is damaged.
@@ -145,6 +157,8 @@ pub enum Response {
     Conflicts(Vec<ConflictReport>),
     /// To [`Request::Members`].
     Members(Vec<MemberRow>),
+    /// To [`Request::MemberTakeBack`], oldest first.
+    Aside(Vec<AsideRow>),
     /// To [`Request::Verify`].
     Verified(VerifyReport),
     /// To [`Request::Gc`].
@@ -188,6 +202,22 @@ pub struct MemberRow {
     pub in_sync: bool,
     /// When it was last connected.
     pub last_seen: Option<String>,
+}
+
+/// One change that does not count because its author was removed; `atelier members PATH take-back DEVICE --json` is a
+/// list of these.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AsideRow {
+    /// The name it was written to, relative to the mount.
+    pub path: String,
+    /// Its version's id, for `atelier restore --version`.
+    pub version: String,
+    /// When it was saved, by its author's clock.
+    pub time: String,
+    /// `file`, `link`, `folder` or `removal`.
+    pub kind: String,
+    /// A file's size.
+    pub size: u64,
 }
 
 /// One lock.
@@ -356,6 +386,12 @@ pub struct HistoryRow {
     /// Whether its bytes are not here, and no device need have them any more.
     #[serde(default)]
     pub gone: bool,
+    /// Whether it does not count: its author was removed or had no right to it.
+    #[serde(default)]
+    pub aside: bool,
+    /// Why its time is not what it seems.
+    #[serde(default)]
+    pub odd: Option<String>,
 }
 
 /// `atelier history --json`, newest first.
@@ -405,6 +441,13 @@ pub struct ConflictCopy {
     pub version: String,
     /// When it was saved, by its author's clock.
     pub time: String,
+    /// False for a folder that is not there because another move of it was first.
+    #[serde(default = "shown")]
+    pub moved: bool,
+}
+
+const fn shown() -> bool {
+    true
 }
 
 /// One name with several versions; `atelier conflicts --json` is a list of these.
@@ -544,20 +587,26 @@ mod tests {
             size: 1,
             official: true,
             gone: false,
+            aside: false,
+            odd: None,
         };
         let history = serde_json::to_value(HistoryReport { versions: vec![row] }).unwrap();
         assert_eq!(keys(&history), "versions");
-        assert_eq!(keys(&history["versions"][0]), "author device gone official size time version");
+        assert_eq!(
+            keys(&history["versions"][0]),
+            "aside author device gone odd official size time version"
+        );
         let copy = ConflictCopy {
             path: "p".into(),
             author: "a".into(),
             version: "v".into(),
             time: rfc3339(0),
+            moved: true,
         };
         let conflict = ConflictReport { path: "p".into(), copies: vec![copy] };
         let conflicts = serde_json::to_value([conflict]).unwrap();
         assert_eq!(keys(&conflicts[0]), "copies path");
-        assert_eq!(keys(&conflicts[0]["copies"][0]), "author path time version");
+        assert_eq!(keys(&conflicts[0]["copies"][0]), "author moved path time version");
         let restored = serde_json::to_value(RestoreReport::default()).unwrap();
         assert_eq!(keys(&restored), "attributes dirs files removed");
         let snapshot = SnapshotRow { name: "n".into(), time: rfc3339(0) };
@@ -597,6 +646,8 @@ mod tests {
             Request::Conflicts,
             Request::Members,
             Request::MemberRemove { device: "ab".into() },
+            Request::MemberTakeBack { device: "ab".into(), dry_run: true },
+            Request::Settle { path: "ordner".into() },
             Request::MemberRole { device: "ab".into(), role: Role::Owner },
             Request::Verify { repair: true },
             Request::Gc { dry_run: true, keep_all_s: Some(1), keep_daily_s: None },

@@ -466,6 +466,33 @@ impl Failure {
         )
     }
 
+    /// Nobody of that name or id was removed.
+    pub fn no_such_removed_member(device: impl Display) -> Self {
+        Self::new(
+            Code::NoSuchMember,
+            format!("no member {device} was removed from the drive, or several that begin so"),
+            "give the id that `atelier status PATH` names",
+        )
+    }
+
+    /// Without an owner nobody could ever be admitted or removed again.
+    pub fn last_owner() -> Self {
+        Self::new(
+            Code::Refused,
+            "the drive would be without an owner",
+            "make another member an owner first (`atelier members PATH role DEVICE owner`)",
+        )
+    }
+
+    /// No move lost at that name.
+    pub fn nothing_to_settle(path: &str) -> Self {
+        Self::new(
+            Code::BadPath,
+            format!("no move of a folder lost at {path}"),
+            "give a name that `atelier conflicts PATH` lists; copies are settled by removing or renaming them",
+        )
+    }
+
     /// The place to export to cannot take the files.
     pub fn bad_destination(path: &Path, why: impl Display) -> Self {
         Self::new(

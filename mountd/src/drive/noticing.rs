@@ -1,0 +1,215 @@
+//! What a user should know of members and clocks, in words.
+//!
+//! Leaves out notices of other subjects, which their places tell themselves ([`super::Drive::notice`]).
+//!
+//! Invariants: worked out anew for each `status`, so that what is over is told no more; what only an owner can do
+//! something about is told to owners.
+
+use journal::op::Role;
+use journal::{EntryId, Member, Odd, OddClock};
+
+use super::Drive;
+use crate::ipc::{Notice, rfc3339};
+
+/// A span of time for people, in its largest unit.
+fn span(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (365 * 86_400_000, "years"),
+        (86_400_000, "days"),
+        (3_600_000, "hours"),
+        (60_000, "minutes"),
+    ];
+    let found = UNITS.iter().find(|(unit, _)| ms >= 2 * unit);
+    found
+        .map_or_else(|| format!("{} s", ms / 1_000), |(unit, name)| format!("{} {name}", ms / unit))
+}
+
+/// Why a date is odd.
+pub(super) fn reason(odd: Odd) -> String {
+    match odd {
+        Odd::Future { by_ms } => {
+            format!("dated {} after now: a clock was that far ahead", span(by_ms))
+        }
+        Odd::Ahead { by_ms } => {
+            format!("its author's clock was {} ahead of the others'", span(by_ms))
+        }
+        Odd::Behind { by_ms } => {
+            format!("its author's clock was {} behind what it had already seen", span(by_ms))
+        }
+        Odd::Late { published_ms } => {
+            format!("written offline; published {}", rfc3339(published_ms))
+        }
+    }
+}
+
+impl Drive {
+    /// What `status` tells of members and clocks.
+    pub(super) fn member_notices(&self) -> Vec<Notice> {
+        let own = self.signer.device();
+        let members = self.journal.members();
+        let mut out = Vec::new();
+        if members.iter().any(|m| m.device == own && m.removed) {
+            out.push(Notice {
+                what: "this device was removed from the drive: what others write no longer comes"
+                    .into(),
+                since: rfc3339(self.clock.wall_ms()),
+                remedy: "what is here stays here; ask an owner for a ticket to join again".into(),
+            });
+        }
+        let is_owner = self.own_role() == Some(Role::Owner);
+        for member in &members {
+            out.extend(self.fork_notice(member));
+            if is_owner {
+                out.extend(self.owner_notices(member));
+            }
+        }
+        out.extend(self.clock_notices());
+        out
+    }
+
+    /// When an entry was written, by its author's clock.
+    fn saved_at(&self, entry: &EntryId) -> u64 {
+        let Some(bytes) = self.journal.entry(entry) else { return 0 };
+        journal::codec::decode(&bytes).map_or(0, |parts| parts.entry.saved_at_ms)
+    }
+
+    fn fork_notice(&self, member: &Member) -> Option<Notice> {
+        let fork = member.flags.forked?;
+        let since_ms = self.saved_at(&fork.one).max(self.saved_at(&fork.other));
+        Some(Notice {
+            what: format!(
+                "{} has written two histories (a restored backup or a copied disk): entries {} and {}",
+                member.name, fork.one, fork.other
+            ),
+            since: rfc3339(since_ms),
+            remedy:
+                "nothing is lost: both are kept; if its owner restored no backup, remove the device"
+                    .into(),
+        })
+    }
+
+    fn owner_notices(&self, member: &Member) -> Vec<Notice> {
+        let mut out = Vec::new();
+        let now = || rfc3339(self.clock.wall_ms());
+        if member.flags.overused_invite && !member.removed {
+            out.push(Notice {
+                what: format!("{} joined with a ticket that had been used already", member.name),
+                since: now(),
+                remedy: format!(
+                    "if you do not know it: `atelier members PATH remove {}`",
+                    member.device
+                ),
+            });
+        }
+        if member.flags.ignored_operations && !member.removed {
+            out.push(Notice {
+                what: format!("{} wrote changes that its role does not allow", member.name),
+                since: now(),
+                remedy:
+                    "they are kept and have no effect; give it another role, or ask what happened"
+                        .into(),
+            });
+        }
+        if !member.removed {
+            return out;
+        }
+        match self.journal.set_aside(member.device) {
+            Ok(aside) if !aside.is_empty() => out.push(Notice {
+                what: format!(
+                    "{} was removed; {} changes that the removal had not seen are kept aside",
+                    member.name,
+                    aside.len()
+                ),
+                since: rfc3339(aside.iter().map(|a| a.saved_at_ms).min().unwrap_or(0)),
+                remedy: format!(
+                    "`atelier members PATH take-back {}` lets them count; --dry-run shows them",
+                    member.device
+                ),
+            }),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "what is kept aside cannot be read"),
+        }
+        out
+    }
+
+    fn clock_notices(&self) -> Vec<Notice> {
+        let own = self.signer.device();
+        let mut out = Vec::new();
+        if let Some(ahead_ms) = self.journal.others_ahead_ms()
+            && ahead_ms.unsigned_abs() > journal::date::ODD_MS
+        {
+            let which = if ahead_ms > 0 { "behind" } else { "ahead of" };
+            out.push(Notice {
+                what: format!(
+                    "this device's clock is {} {which} the other members'",
+                    span(ahead_ms.unsigned_abs())
+                ),
+                since: rfc3339(self.clock.wall_ms()),
+                remedy: "set the clock that is wrong; until then only the dates shown are off"
+                    .into(),
+            });
+        }
+        let clocks = self.journal.odd_clocks(self.clock.now()).unwrap_or_else(|error| {
+            tracing::error!(%error, "dates cannot be looked at");
+            Vec::new()
+        });
+        for clock in
+            clocks.into_iter().filter(|c| c.device != own || matches!(c.odd, Odd::Future { .. }))
+        {
+            let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
+            if is_member {
+                out.push(self.clock_notice(&clock));
+            }
+        }
+        out
+    }
+
+    fn clock_notice(&self, clock: &OddClock) -> Notice {
+        let name = self.device_name(clock.device);
+        let (what, remedy) = match clock.odd {
+            Odd::Future { by_ms } => (
+                format!(
+                    "{name} dated its work {} ahead of now, and all that followed it",
+                    span(by_ms)
+                ),
+                "nothing is lost and order holds; a time in `.snapshots` shows such work only when it has come",
+            ),
+            Odd::Ahead { by_ms } => (
+                format!("the clock of {name} is {} ahead", span(by_ms)),
+                "set its clock; until then only the dates of its saves are off",
+            ),
+            Odd::Behind { by_ms } => (
+                format!(
+                    "{name} saves with a clock {} behind what it has already seen",
+                    span(by_ms)
+                ),
+                "check its clock; until then only the dates of its saves are off",
+            ),
+            Odd::Late { .. } => (reason(clock.odd), ""),
+        };
+        Notice { what, since: rfc3339(clock.saved_at_ms), remedy: remedy.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_in_their_largest_unit() {
+        assert_eq!(span(3_650 * 86_400_000), "10 years");
+        assert_eq!(span(3 * 86_400_000), "3 days");
+        assert_eq!(span(86_400_000), "24 hours");
+        assert_eq!(span(11 * 60_000), "11 minutes");
+        assert_eq!(span(90_000), "90 s");
+    }
+
+    #[test]
+    fn a_reason_names_what_is_wrong_and_by_how_much() {
+        let day = 86_400_000;
+        assert!(reason(Odd::Ahead { by_ms: 5 * day }).contains("5 days ahead"));
+        assert!(reason(Odd::Behind { by_ms: 5 * day }).contains("5 days behind"));
+        assert!(reason(Odd::Future { by_ms: 5 * day }).contains("5 days after now"));
+        assert!(reason(Odd::Late { published_ms: 0 }).contains("1970-01-01"));
+    }
+}

@@ -1,0 +1,400 @@
+//! Members on real devices: removed and taken back, locked out of nothing, admitted once too often, back from a lost
+//! disk, back from a backup, with a wrong clock.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::harness::clock::Offset;
+use tests::harness::device::{Device, agree};
+use tests::harness::netns::Net;
+use tests::harness::program::{self, Ran};
+use tests::harness::site::Site;
+use tests::harness::skip::Need;
+use tests::harness::wait;
+use tests::needs;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn refused(ran: &Ran, word: &str) -> Result<()> {
+    let said = format!("{}{}", ran.out, ran.err);
+    ensure!(ran.code == 4 && said.contains(word), "ended with {}: {said}", ran.code);
+    Ok(())
+}
+
+/// What `status` says under notices.
+fn notices(device: &Device) -> Result<Vec<String>> {
+    let status = device.status()?;
+    let all = status["notices"].as_array().context("no notices in status")?;
+    Ok(all.iter().map(|n| format!("{} | {} | {}", n["what"], n["since"], n["remedy"])).collect())
+}
+
+fn wait_notice(device: &Device, words: &[&str]) -> Result<String> {
+    wait::until(format!("{} has a notice of {words:?}", device.name()), BOUND, || {
+        let all = notices(device)?;
+        Ok(all.into_iter().find(|notice| words.iter().all(|word| notice.contains(word))))
+    })
+    .with_context(|| format!("{:?}", notices(device)))
+}
+
+fn members(device: &Device) -> Result<Vec<Value>> {
+    let answer = device.json("members")?;
+    Ok(answer.as_array().context("no list of members")?.clone())
+}
+
+/// A mounted drive of Ann with Bob in it, on this machine.
+fn pair(site: &Site) -> Result<(Device, Device)> {
+    let mut ann = Device::local(site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(site, "Bob")?;
+    bob.join_drive_of(&ann)?;
+    agree(&[&ann, &bob])?;
+    Ok((ann, bob))
+}
+
+#[test]
+fn work_that_a_removal_had_not_seen_is_kept_aside_and_can_be_taken_back() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    let mut cat = Device::on(&site, "Cat", &hosts[2])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    cat.join_drive_of(&ann)?;
+    fs::write(bob.path("before.txt"), b"seen by the removal")?;
+    agree(&[&ann, &bob, &cat])?;
+
+    net.cut(&hosts[0])?;
+    ann.wait_online(0)?;
+    bob.wait_online(1)?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    fs::write(bob.path("after.txt"), b"not seen by the removal")?;
+    cat.wait_bytes("after.txt", b"not seen by the removal")?;
+    net.heal(&hosts[0])?;
+    agree(&[&ann, &cat])?;
+    for device in [&ann, &cat] {
+        device.wait_bytes("before.txt", b"seen by the removal")?;
+        ensure!(!device.path("after.txt").exists(), "{} shows it", device.name());
+    }
+    let told = wait_notice(&ann, &["Bob was removed", "1 change", "take-back"])?;
+    ensure!(!told.contains("1970"), "{told}");
+    ensure!(!notices(&cat)?.iter().any(|n| n.contains("take-back")), "only owners can");
+    let versions = ann.history("after.txt")?;
+    ensure!(versions[0]["aside"] == true && versions[0]["official"] == false, "{versions:?}");
+
+    refused(&cat.try_cli(&["members", "take-back", "Bob"])?, "owner")?;
+    let shown: Value =
+        serde_json::from_str(&ann.cli(&["members", "take-back", "Bob", "--dry-run", "--json"])?)?;
+    ensure!(shown[0]["path"] == "after.txt" && shown[0]["kind"] == "file", "{shown}");
+    ensure!(shown[0]["size"] == 23 && shown.as_array().map(Vec::len) == Some(1), "{shown}");
+    ensure!(!ann.path("after.txt").exists(), "a dry run took it back");
+    let done = ann.cli(&["members", "take-back", "Bob"])?;
+    ensure!(done.contains("after.txt"), "{done}");
+    agree(&[&ann, &cat])?;
+    for device in [&ann, &cat] {
+        device.wait_bytes("after.txt", b"not seen by the removal")?;
+        ensure!(members(device)?.iter().all(|m| m["name"] != "Bob"), "it is a member again");
+    }
+    ensure!(!notices(&ann)?.iter().any(|n| n.contains("kept aside")), "{:?}", notices(&ann)?);
+    let again = ann.cli(&["members", "take-back", "Bob"])?;
+    ensure!(again.contains("nothing is kept aside"), "{again}");
+    let nobody = ann.try_cli(&["members", "take-back", "Cat"])?;
+    ensure!(nobody.code == 1 && nobody.err.contains("no member Cat was removed"), "{}", nobody.err);
+    Ok(())
+}
+
+#[test]
+fn no_owner_is_locked_out_and_no_drive_left_without_one() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let (ann, bob) = pair(&site)?;
+    refused(&ann.try_cli(&["members", "role", "Ann", "editor"])?, "without an owner")?;
+    refused(&ann.try_cli(&["members", "remove", "Ann"])?, "without an owner")?;
+    ann.cli(&["members", "role", "Bob", "owner"])?;
+    agree(&[&ann, &bob])?;
+    refused(&bob.try_cli(&["members", "remove", "Ann"])?, "admitted before")?;
+    refused(&bob.try_cli(&["members", "role", "Ann", "reader"])?, "admitted before")?;
+    fs::write(ann.path("file"), b"still an owner")?;
+    bob.wait_bytes("file", b"still an owner")?;
+    // The earlier one may do it to the later one, and each to itself.
+    ann.cli(&["members", "role", "Bob", "editor"])?;
+    agree(&[&ann, &bob])?;
+    let roles: Vec<Value> = members(&bob)?.iter().map(|m| m["role"].clone()).collect();
+    ensure!(roles == ["owner", "editor"], "{roles:?}");
+    ensure!(notices(&ann)?.iter().all(|n| !n.contains("role does not allow")));
+    Ok(())
+}
+
+#[test]
+fn a_ticket_that_admitted_two_in_a_partition_is_flagged_to_the_owner() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?, net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    let ticket = ann.invite(&["--uses", "1"])?;
+    agree(&[&ann, &bob])?;
+    // Each is admitted by one who cannot know of the other.
+    net.cut(&hosts[0])?;
+    bob.wait_online(0)?;
+    let at_bob = bob.status()?["listen"].clone();
+    let at_bob = at_bob.as_array().context("listen")?.iter().filter_map(Value::as_str);
+    let reachable: Vec<&str> = at_bob.filter(|a| !a.contains("127.0.0.1")).collect();
+    let mut fay = Device::on(&site, "Fay", &hosts[2])?;
+    for address in reachable {
+        fay = fay.option("--peer").option(address);
+    }
+    fay.join(&ticket)?;
+    fay.wait_online(1)?;
+    net.cut(&hosts[1])?;
+    net.cut(&hosts[2])?;
+    net.heal(&hosts[0])?;
+    let mut eve = Device::on(&site, "Eve", &hosts[3])?;
+    eve.join(&ticket)?;
+    eve.wait_online(1)?;
+    net.heal(&hosts[1])?;
+    net.heal(&hosts[2])?;
+    ann.wait_online(3)?;
+    let told = wait_notice(&ann, &["ticket that had been used already", "members PATH remove"])?;
+    ensure!(told.contains("Eve") != told.contains("Fay"), "one of them is flagged: {told}");
+    ensure!(!notices(&bob)?.iter().any(|n| n.contains("used already")), "only owners can act");
+    let late = if told.contains("Eve") { "Eve" } else { "Fay" };
+    ann.cli(&["members", "remove", late])?;
+    ann.wait_online(2)?;
+    ensure!(!notices(&ann)?.iter().any(|n| n.contains("used already")), "it was dealt with");
+    Ok(())
+}
+
+#[test]
+fn a_device_that_lost_its_store_joins_anew() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let (ann, mut bob) = pair(&site)?;
+    fs::write(bob.path("bobs"), b"from before")?;
+    agree(&[&ann, &bob])?;
+    let old = bob.status()?["device"]["id"].as_str().context("an id")?.to_owned();
+    bob.unmount()?;
+    fs::remove_dir_all(bob.store_dir()?)?;
+    // Without a store there is nothing to mount, and it says so rather than make an empty drive.
+    let ran = bob.start_refused(&["mount"])?;
+    ensure!(ran.code == 1, "the mount ended with {}", ran.code);
+    bob.join_drive_of(&ann)?;
+    bob.wait_bytes("bobs", b"from before")?;
+    fs::write(bob.path("bobs"), b"and after")?;
+    ann.wait_bytes("bobs", b"and after")?;
+    let new = bob.status()?["device"]["id"].as_str().context("an id")?.to_owned();
+    ensure!(old != new, "two stays in one drive share a key");
+    ensure!(notices(&ann)?.iter().all(|n| !n.contains("two histories")), "that is no fork");
+    ann.cli(&["members", "remove", &old])?;
+    agree(&[&ann, &bob])?;
+    let left = members(&ann)?;
+    ensure!(left.len() == 2 && left.iter().any(|m| m["id"] == new.as_str()), "{left:?}");
+    bob.wait_bytes("bobs", b"and after")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    program::ok(program::command("cp", ["-a"]).arg(from).arg(to)).map(drop)
+}
+
+/// Puts the copy of a store in the place of the store.
+fn bring_back(device: &Device, backup: &Path) -> Result<()> {
+    let store = device.store_dir()?;
+    fs::remove_dir_all(&store)?;
+    copy(backup, &store)
+}
+
+#[test]
+fn a_restored_backup_takes_in_its_own_newer_work_before_it_writes() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let (ann, mut bob) = pair(&site)?;
+    fs::write(bob.path("kept"), b"in the backup")?;
+    agree(&[&ann, &bob])?;
+    bob.unmount()?;
+    let backup = site.path().join("backup");
+    copy(&bob.store_dir()?, &backup)?;
+    bob.mount()?;
+    bob.wait_online(1)?;
+    fs::write(bob.path("kept"), b"newer than the backup")?;
+    fs::write(bob.path("new"), b"not in the backup")?;
+    agree(&[&ann, &bob])?;
+    bob.unmount()?;
+    bring_back(&bob, &backup)?;
+    bob.mount()?;
+    bob.wait_bytes("kept", b"newer than the backup")?;
+    bob.wait_bytes("new", b"not in the backup")?;
+    fs::write(bob.path("kept"), b"and on")?;
+    ann.wait_bytes("kept", b"and on")?;
+    agree(&[&ann, &bob])?;
+    for device in [&ann, &bob] {
+        ensure!(notices(device)?.iter().all(|n| !n.contains("two histories")), "a fork");
+        ensure!(device.status()?["conflicts"] == 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restored_backup_that_works_alone_forks_once_and_loses_nothing() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let (mut ann, mut bob) = pair(&site)?;
+    fs::write(bob.path("both"), b"in the backup")?;
+    agree(&[&ann, &bob])?;
+    bob.unmount()?;
+    let backup = site.path().join("backup");
+    copy(&bob.store_dir()?, &backup)?;
+    bob.mount()?;
+    bob.wait_online(1)?;
+    fs::write(bob.path("both"), b"newer than the backup")?;
+    fs::write(bob.path("before"), b"not in the backup")?;
+    agree(&[&ann, &bob])?;
+    bob.unmount()?;
+    ann.unmount()?;
+    bring_back(&bob, &backup)?;
+    bob.mount()?;
+    fs::write(bob.path("both"), b"after the restore")?;
+    fs::write(bob.path("after"), b"after the restore")?;
+    bob.cli(&["sync", "--timeout", "1s"])?;
+    ann.mount()?;
+    bob.wait_online(1)?;
+    agree(&[&ann, &bob])?;
+    for device in [&ann, &bob] {
+        device.wait_bytes("before", b"not in the backup")?;
+        device.wait_bytes("after", b"after the restore")?;
+        device.wait_bytes("both", b"newer than the backup")?;
+        let conflicts = device.json("conflicts")?;
+        let copy = conflicts[0]["copies"][0]["path"].as_str().context("no copy")?.to_owned();
+        device.wait_bytes(&copy, b"after the restore")?;
+    }
+    let told = wait_notice(&ann, &["Bob has written two histories", "both are kept"])?;
+    ensure!(!told.contains("1970"), "{told}");
+    ensure!(wait_notice(&bob, &["two histories"])? == told, "the proof is the same everywhere");
+    // It goes on from one end: no more conflicts come of it, and the proof stays what it is.
+    for round in 0..3 {
+        let text = format!("round {round}");
+        fs::write(bob.path("both"), &text)?;
+        fs::write(bob.path("after"), &text)?;
+        agree(&[&ann, &bob])?;
+        ann.wait_bytes("both", text.as_bytes())?;
+        ensure!(ann.status()?["conflicts"] == 1, "{}", ann.json("conflicts")?);
+    }
+    bob.unmount()?;
+    bob.mount()?;
+    bob.wait_online(1)?;
+    ensure!(wait_notice(&bob, &["two histories"])? == told);
+    agree(&[&ann, &bob])
+}
+
+#[test]
+fn a_wrong_clock_is_named_and_so_are_the_dates_it_made() -> Result<()> {
+    needs!(Need::Fuse, Need::Program("cc"));
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?.clock(Offset::AheadDays(3_650));
+    // By Bob's clock every ticket has expired; Ann's judges.
+    bob.join_drive_of(&ann)?;
+    fs::write(ann.path("anns"), b"dated well")?;
+    fs::write(bob.path("bobs"), b"dated ten years ahead")?;
+    agree(&[&ann, &bob])?;
+    wait_notice(&ann, &["the clock of Bob is", "years ahead"])?;
+    wait_notice(&bob, &["this device's clock is", "ahead of the other members'"])?;
+    ensure!(notices(&ann)?.iter().all(|n| !n.contains("of Ann")), "{:?}", notices(&ann)?);
+    let bobs = ann.history("bobs")?;
+    let odd = bobs[0]["odd"].as_str().context("no reason")?;
+    ensure!(odd.contains("years ahead"), "{odd}");
+    ensure!(ann.history("anns")?[0]["odd"].is_null());
+    let told = ann.try_raw(&["history", ann.path("bobs").to_str().context("a path")?])?;
+    ensure!(told.out.contains("years ahead"), "{}", told.out);
+    Ok(())
+}
+
+#[test]
+fn a_move_that_lost_is_listed_until_somebody_says_that_it_is_dealt_with() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    let mut cat = Device::on(&site, "Cat", &hosts[2])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    cat.join_drive_of(&ann)?;
+    fs::create_dir(ann.path("scenes"))?;
+    fs::write(ann.path("scenes/a"), b"a")?;
+    agree(&[&ann, &bob, &cat])?;
+    net.cut(&hosts[1])?;
+    bob.wait_online(0)?;
+    ann.wait_online(1)?;
+    fs::rename(bob.path("scenes"), bob.path("mine"))?;
+    fs::rename(ann.path("scenes"), ann.path("theirs"))?;
+    agree(&[&ann, &cat])?;
+    net.heal(&hosts[1])?;
+    agree(&[&ann, &bob, &cat])?;
+    for device in [&ann, &bob, &cat] {
+        device.wait_bytes("theirs/a", b"a")?;
+        let listed = device.json("conflicts")?;
+        let lost = &listed[0]["copies"][0];
+        ensure!(listed[0]["path"] == "scenes" && lost["path"] == "mine", "{listed}");
+        ensure!(lost["moved"] == false && lost["author"] == "Bob", "{listed}");
+    }
+    let told = ann.cli(&["conflicts"])?;
+    ensure!(told.contains("another move was first"), "{told}");
+    let wrong = cat.try_cli(&["conflicts", "settle", "theirs"])?;
+    ensure!(wrong.code == 1 && wrong.err.contains("no move"), "{}", wrong.err);
+    cat.cli(&["conflicts", "settle", "scenes"])?;
+    agree(&[&ann, &bob, &cat])?;
+    for device in [&ann, &bob, &cat] {
+        ensure!(device.json("conflicts")? == Value::Array(vec![]), "{}", device.name());
+        device.wait_bytes("theirs/a", b"a")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_beside_a_file_is_given_its_name_when_that_is_free() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    agree(&[&ann, &bob])?;
+    net.cut(&hosts[1])?;
+    bob.wait_online(0)?;
+    ann.wait_online(0)?;
+    fs::create_dir(bob.path("n"))?;
+    fs::write(bob.path("n/kid"), b"kid")?;
+    bob.cli(&["sync", "--timeout", "1s"])?;
+    fs::write(ann.path("n"), b"a file")?;
+    ann.cli(&["sync", "--timeout", "1s"])?;
+    net.heal(&hosts[1])?;
+    bob.wait_online(1)?;
+    agree(&[&ann, &bob])?;
+    let listed = ann.json("conflicts")?;
+    let copy = listed[0]["copies"][0]["path"].as_str().context("no copy")?.to_owned();
+    // Which of the two was first is the clocks' to say: what lost is put in the place of what won.
+    let copy = copy.trim_end_matches('/');
+    fs::rename(ann.path("n"), ann.path("m"))?;
+    agree(&[&ann, &bob])?;
+    fs::rename(ann.path(copy), ann.path("n"))?;
+    agree(&[&ann, &bob])?;
+    for device in [&ann, &bob] {
+        let (n, m) = (device.path("n"), device.path("m"));
+        ensure!(n.exists() && m.exists() && n.is_dir() != m.is_dir(), "{}", device.name());
+        ensure!(device.json("conflicts")? == Value::Array(vec![]), "{}", device.json("conflicts")?);
+        ensure!(fs::read_dir(device.mount_dir())?.count() == 2, "{} shows more", device.name());
+    }
+    Ok(())
+}
