@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use journal::id::DirId;
 use journal::name::Register;
 use journal::op::{Content, FileValue, Op, Timestamp, Value};
+use proptest::prelude::*;
 use rustix::fs::OFlags;
 use vfs::OpenError;
 
@@ -425,4 +426,72 @@ fn what_was_published_after_the_last_fsync_is_not_taken_back() {
     world.pass(3_000);
     assert_eq!(world.drive.names(DirId::ROOT), ["doc"], "a conflict was made");
     assert_eq!(world.published("doc").unwrap(), b"abbb456789");
+}
+
+/// The frames of a log, each payload of its own: turn, then length, checksum and payload one after the other.
+fn frames(log: &[u8]) -> ([u8; 4], Vec<Vec<u8>>) {
+    let turn = *log[..16].last_chunk().unwrap();
+    let (mut rest, mut frames) = (&log[16..], Vec::new());
+    while let Some(len) = rest.first_chunk::<4>().map(|len| u32::from_le_bytes(*len) as usize) {
+        if len == 0 {
+            break;
+        }
+        frames.push(rest[8..8 + len].to_vec());
+        rest = &rest[8 + len..];
+    }
+    (turn, frames)
+}
+
+fn with_frames(log: &[u8], turn: [u8; 4], frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = log[..16].to_vec();
+    for payload in frames {
+        let len = (payload.len() as u32).to_le_bytes();
+        let crc =
+            crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&turn), &len), payload);
+        out.extend(len.into_iter().chain(crc.to_le_bytes()).chain(payload.iter().copied()));
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Damage that no checksum finds: the log opens, and one can work on. (The journal may refuse what it says now.)
+    #[test]
+    fn whatever_the_frames_of_a_log_say_it_opens_and_takes_work(
+        edits in prop::collection::vec((any::<u16>(), any::<u16>(), any::<u8>(), 0u8..4), 1..6),
+    ) {
+        let mut world = World::new();
+        world.save("doc", b"v0");
+        world.pass(5_000);
+        world.mkdir("dir");
+        world.save("dir/a", b"1");
+        world.rename("doc", "dir/doc");
+        let open = world.create("open");
+        world.write(open, 0, b"unfinished");
+        world.fs().fsync(open).unwrap();
+        drop(world.fs.take());
+        let whole = std::fs::read(log(&world)).unwrap();
+        let (turn, mut all) = frames(&whole);
+        for (frame, at, to, how) in edits {
+            let count = all.len();
+            let Some(payload) = all.get_mut(usize::from(frame) % count.max(1)) else { break };
+            let at = usize::from(at) % payload.len().max(1);
+            match how {
+                0 => payload[at] = to,
+                1 => payload[at] ^= 1 << (to % 8),
+                2 => payload.insert(at, to),
+                _ if payload.len() > 1 => drop(payload.remove(at)),
+                _ => {}
+            }
+        }
+        std::fs::write(log(&world), with_frames(&whole, turn, &all)).unwrap();
+        world.crash();
+        for name in world.list("") {
+            let _ = world.ino(&name);
+        }
+        world.save("later", b"works");
+        world.struggle(5_000);
+        prop_assert_eq!(world.read("later").unwrap(), b"works");
+    }
 }
