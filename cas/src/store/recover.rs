@@ -283,7 +283,9 @@ impl Pack<'_> {
         // A damaged pack takes no more: sealed, it is not scanned again.
         if self.newest && header_sound && room && !damaged {
             self.backend.sync_dir().map_err(at("sync the directory of"))?;
-            self.note(index, appender, info, &found.entries);
+            // The index has those before; a start costs what is new.
+            let new = found.entries.partition_point(|e| u64::from(e.offset) < self.covered);
+            self.note(index, appender, info, found.entries.get(new..).unwrap_or_default());
             let entries = found.entries;
             appender.active = Some(Active { number: self.number, file, end, entries });
             return Ok(());
