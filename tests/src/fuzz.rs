@@ -8,10 +8,10 @@
 //! ```
 //!
 //! [`TARGETS`] lists them. The tests run each over its seeds, the stored corpus (`tests/fuzz/corpus/NAME/`) and random
-//! changes of both; `make fuzz` does so for longer, and the crate in `tests/fuzz` puts libFuzzer before the same
-//! functions where there is a nightly toolchain.
+//! changes of both; `make fuzz` does so for longer.
 //!
-//! Leaves out: the spool (its crate's own tests), what only the same user can write (control socket, settings).
+//! Leaves out: the spool (its crate's own tests), what only the same user can write (control socket, settings); being led
+//! by coverage.
 //!
 //! Invariant: a target panics when what it names is broken, and for no other input.
 
