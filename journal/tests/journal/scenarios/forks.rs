@@ -155,6 +155,25 @@ const TABLE: &[super::Scenario<'_>] = &[
         = d/b b
         = d/e e",
     ),
+    (
+        "called late by both branches, it counts from the first time",
+        "
+        A: write x v0
+        cut B D
+        B: write x bob
+        backup B
+        join D B
+        cut B D
+        A: write x ann
+        restore B
+        join A B
+        A= x ann
+        A= x!B bob
+        together
+        = x bob
+        = x!A ann
+        = member B editor forked",
+    ),
 ];
 
 #[test]
