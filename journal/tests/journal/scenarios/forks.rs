@@ -174,6 +174,27 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x!A ann
         = member B editor forked",
     ),
+    (
+        "a disk that lives three times, and forks again afterwards: one proof for all",
+        "
+        A: write x v0
+        clone B E
+        clone B F
+        E: write e eve
+        F: write f fay
+        B: write b bob
+        together
+        clone B G
+        G: write g gus
+        B: write b bob2
+        together
+        = b bob2
+        = e eve
+        = f fay
+        = g gus
+        = x v0
+        = member B editor forked",
+    ),
 ];
 
 #[test]
