@@ -277,7 +277,9 @@ pub(crate) fn covers(kv: &(impl KvRead + ?Sized), theirs: &Frontier) -> Result<b
 }
 
 /// First position of each lane that a holder of `theirs` lacks. A tip that is not known here says
-/// at least how far its device's chain was followed; what that guess leaves out is asked for by id.
+/// at least how far its device's chain was followed; what that guess leaves out is asked for by id. Where another
+/// entry of that number is here, the chain has forked: that entry and what follows it goes, or two devices with
+/// branches of one length would each believe that the other has its own.
 fn lacking_from(
     kv: &(impl KvRead + ?Sized),
     lanes: &[(u32, LaneRec)],
@@ -295,7 +297,7 @@ fn lacking_from(
         }
         for (lane, rec) in lanes.iter().filter(|(_, rec)| rec.device == tip.device) {
             if let Some(held) = tip.seq.checked_sub(rec.first_seq) {
-                let held = u32::try_from(held.saturating_add(1)).unwrap_or(u32::MAX);
+                let held = u32::try_from(held).unwrap_or(u32::MAX);
                 raise(*lane, held.min(rec.len));
             }
         }

@@ -104,7 +104,7 @@ enum Verb {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Format {
     /// Answer in JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) json: bool,
 }
 

@@ -325,13 +325,15 @@ fn judge(
 ) -> (Vec<DeviceId>, Vec<DeviceId>) {
     let journal = &node.journal;
     let our_holds = journal.holds();
-    let here = targets.iter().all(|target| {
-        journal.covers(target) && our_holds.as_ref().is_some_and(|h| reached(target, h))
-    });
+    let under = |target: &Frontier, held: Option<&Frontier>| {
+        held.is_some_and(|held| reached(target, held) || journal.is_under(target, held))
+    };
+    let here =
+        targets.iter().all(|target| journal.covers(target) && under(target, our_holds.as_ref()));
     devices.iter().partition(|device| {
         here && seen.get(device).is_some_and(|seen| {
             let holds = seen.their_holds.as_ref();
-            seen.connected && targets.iter().all(|t| holds.is_some_and(|h| reached(t, h)))
+            seen.connected && targets.iter().all(|target| under(target, holds))
         })
     })
 }

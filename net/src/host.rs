@@ -48,6 +48,11 @@ pub trait JournalHost: Send + Sync + 'static {
     fn entry(&self, id: &EntryId) -> Option<Arc<[u8]>>;
     /// Whether all of `theirs` is held.
     fn covers(&self, theirs: &Frontier) -> bool;
+    /// Whether everything under `target` is here and under `held`. A host that cannot tell says no: the numbers of the
+    /// tips decide then, and of a forked chain they do not.
+    fn is_under(&self, _target: &Frontier, _held: &Frontier) -> bool {
+        false
+    }
     /// Own entries that no member has acknowledged: they must not leave before the other end's
     /// entries are in (DESIGN 4.2).
     fn unacknowledged(&self) -> Vec<EntryId>;

@@ -3,8 +3,8 @@
 //! Leaves out: how the evidence comes in (connections exchange frontiers).
 //!
 //! Invariants:
-//! - what an entry of another device has seen, and frontiers members reported, are the evidence; a
-//!   connection that seemed open is none;
+//! - what an entry of another device has seen, frontiers members reported, and what came from others are the
+//!   evidence; a connection that seemed open is none;
 //! - losing the file costs no work: entries then count as late that would not have had to.
 
 use std::path::Path;
@@ -107,28 +107,39 @@ pub(super) fn load_saved(dir: &Path) -> Vec<EntryId> {
     body.as_chunks::<32>().0.iter().map(|id| EntryId::from_bytes(*id)).collect()
 }
 
-/// The first entry of `device` that has work in it, that nobody else is known to hold, and that no
-/// entry has named late.
-pub(super) fn first_late(
+/// An end of the device's chain under which there is work that nobody else is known to hold.
+pub(super) struct Unheard {
+    /// The end.
+    pub(super) tip: EntryId,
+    /// The first entry that has work in it, that nobody else is known to hold, and that no entry has named late.
+    pub(super) start: EntryId,
+}
+
+/// The ends of `device`'s chain with work that nobody had; more than one only when the chain has forked.
+pub(super) fn unheard(
     kv: &dyn KvRead,
     device: DeviceId,
     genesis: EntryId,
-) -> Result<Option<EntryId>, StateError> {
-    let Some(tip) = own_tip(kv, device)? else { return Ok(None) };
+) -> Result<Vec<Unheard>, StateError> {
     let held = held_by_others(kv, device)?;
     let admissions = admissions(kv, device, genesis)?;
-    let (mut at, mut first) = (Some(tip), None);
-    while let Some(id) = at {
-        let Some(rec) = load_entry(kv, &id)? else { break };
-        if held.iter().any(|(lane, pos)| *lane == rec.lane && rec.pos <= *pos) {
-            break;
+    let mut out = Vec::new();
+    for lane in lanes_of(kv, &device)? {
+        let Some(tip) = load_lane(kv, lane)?.map(|rec| rec.tip) else { continue };
+        let (mut at, mut first) = (Some(tip), None);
+        while let Some(id) = at {
+            let Some(rec) = load_entry(kv, &id)? else { break };
+            if held.iter().any(|(lane, pos)| *lane == rec.lane && rec.pos <= *pos) {
+                break;
+            }
+            if rec.ops > 0 && rec.late.is_none() && !is_before_all(kv, &admissions, &rec)? {
+                first = Some(id);
+            }
+            at = rec.prev;
         }
-        if rec.ops > 0 && rec.late.is_none() && !is_before_all(kv, &admissions, &rec)? {
-            first = Some(id);
-        }
-        at = rec.prev;
+        out.extend(first.map(|start| Unheard { tip, start }));
     }
-    Ok(first)
+    Ok(out)
 }
 
 /// The end of the longest run of the device's chain.

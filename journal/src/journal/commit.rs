@@ -8,6 +8,7 @@
 //! - a call that is refused leaves no trace; when a write fails, everything that shared it fails and
 //!   is taken out of the log again, so that log and state stay one. A failed sync ends all writing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,7 +24,7 @@ use crate::id::{DeviceId, DirId, EntryId, VersionId};
 use crate::log;
 use crate::name::Register;
 use crate::op::{Arrival, Op};
-use crate::records::{LogPos, RegKey, What, load_entry, load_version};
+use crate::records::{EntryRec, LogPos, RegKey, What, load_entry, load_version};
 use crate::replica::{Verdict, judge};
 use crate::signed::{Signer, VerifiedEntry};
 use crate::tree;
@@ -221,15 +222,23 @@ impl Journal {
     ) -> Result<Outcome, AppendError> {
         match request {
             Request::Author { signer, ops, now } => {
-                let authored = self.write_own(writer, fold, &signer, ops, Vec::new(), now)?;
+                let authored = self.write_own(writer, fold, &signer, ops, now)?;
                 Ok(Outcome::Authored(authored))
             }
             Request::Late { signer, now } => {
-                let start = acks::first_late(&*fold.kv, signer.device(), fold.meta.genesis)?;
-                let Some(start) = start else { return Ok(Outcome::Nothing) };
-                let late = vec![start];
-                let authored = self.write_own(writer, fold, &signer, Vec::new(), late, now)?;
-                Ok(Outcome::Authored(authored))
+                let mut all: Option<Authored> = None;
+                for end in acks::unheard(&*fold.kv, signer.device(), fold.meta.genesis)? {
+                    let said = self.write_late(writer, fold, &signer, &end, now)?;
+                    all = Some(match all.take() {
+                        None => said,
+                        Some(before) => Authored {
+                            ids: [before.ids, said.ids].concat(),
+                            changed: [before.changed, said.changed].concat(),
+                            ..said
+                        },
+                    });
+                }
+                Ok(all.map_or(Outcome::Nothing, Outcome::Authored))
             }
             Request::Receive { entries, refused } => {
                 Ok(Outcome::Received(take_entries(writer, fold, entries, refused)?))
@@ -247,7 +256,6 @@ impl Journal {
         fold: &mut Fold<'_>,
         signer: &Signer,
         mut ops: Vec<Op>,
-        late: Vec<EntryId>,
         now: Now,
     ) -> Result<Authored, AppendError> {
         check_ops(fold, signer.device(), &ops)?;
@@ -258,7 +266,8 @@ impl Journal {
         let mut ops: Vec<Option<Op>> = ops.drain(..).map(Some).collect();
         for batch in batches {
             let taken = batch.iter().filter_map(|at| ops.get_mut(*at)?.take()).collect();
-            let entry = self.next_entry(fold, signer, taken, late.clone(), now)?;
+            let prev = acks::own_tip(&*fold.kv, signer.device())?;
+            let entry = self.next_entry(fold, signer, prev, taken, now)?;
             let entry = VerifiedEntry::sign(entry, signer)?;
             let at = writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
             fold.apply(&entry, at)?;
@@ -276,16 +285,35 @@ impl Journal {
         Ok(Authored { id: last.id(), bytes: Arc::clone(last.bytes()), ids, versions, changed })
     }
 
+    /// Says that the work under one end of the own chain is late.
+    fn write_late(
+        &self,
+        writer: &mut Writer,
+        fold: &mut Fold<'_>,
+        signer: &Signer,
+        end: &acks::Unheard,
+        now: Now,
+    ) -> Result<Authored, AppendError> {
+        check_ops(fold, signer.device(), &[])?;
+        let mut entry = self.next_entry(fold, signer, Some(end.tip), Vec::new(), now)?;
+        entry.late = vec![end.start];
+        let entry = VerifiedEntry::sign(entry, signer)?;
+        let at = writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
+        fold.apply(&entry, at)?;
+        let (id, bytes) = (entry.id(), Arc::clone(entry.bytes()));
+        let changed = std::mem::take(&mut fold.changed).into_values().collect();
+        Ok(Authored { id, bytes, ids: vec![id], versions: Vec::new(), changed })
+    }
+
     fn next_entry(
         &self,
         fold: &Fold<'_>,
         signer: &Signer,
+        prev: Option<EntryId>,
         ops: Vec<Op>,
-        late: Vec<EntryId>,
         now: Now,
     ) -> Result<Entry, AppendError> {
         let device = signer.device();
-        let prev = acks::own_tip(&*fold.kv, device)?;
         let mut seen = chain::heads(&*fold.kv)?;
         seen.retain(|head| Some(*head) != prev);
         seen.truncate(SEEN_MAX);
@@ -301,7 +329,7 @@ impl Journal {
         }
         let wall_ms = self.clock.lock().believed_ms(now.wall_ms);
         let hlc = Hlc::next(causes, wall_ms).ok_or(AppendError::Clock)?;
-        let (drive, saved_at_ms) = (fold.meta.drive, now.wall_ms);
+        let (drive, saved_at_ms, late) = (fold.meta.drive, now.wall_ms, Vec::new());
         Ok(Entry { drive, device, seq, prev, seen, late, hlc, saved_at_ms, ops })
     }
 }
@@ -360,6 +388,8 @@ fn take_entries(
 ) -> Result<Received, AppendError> {
     let mut received = Received { refused, ..Received::default() };
     let storage = writer.log.storage();
+    // The last entry of each lane that came: who sent it holds it, and all it has seen.
+    let mut came: BTreeMap<u32, EntryRec> = BTreeMap::new();
     for entry in entries {
         let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
         while let Some((entry, at)) = ready.pop() {
@@ -373,6 +403,9 @@ fn take_entries(
                     };
                     fold.apply(&entry, at)?;
                     received.applied.push(id);
+                    if let Some(rec) = load_entry(&*fold.kv, &id)? {
+                        came.insert(rec.lane, rec);
+                    }
                     for held in writer.waiting.applied(&id) {
                         ready.extend(reread(&*storage, held)?);
                     }
@@ -392,6 +425,9 @@ fn take_entries(
                 }
             }
         }
+    }
+    for rec in came.values() {
+        chain::acknowledge(fold.kv, rec)?;
     }
     received.changed = std::mem::take(&mut fold.changed).into_values().collect();
     received.wants = writer.waiting.wants(WANTS_MAX);

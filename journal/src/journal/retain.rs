@@ -115,16 +115,31 @@ impl Journal {
 
     /// The entries behind a frontier, as far as they are here.
     pub fn reach(&self, frontier: &Frontier) -> Result<Reach, StateError> {
-        self.look(|kv| {
-            let mut reach = BTreeMap::new();
-            for tip in &frontier.tips {
-                if let Some(rec) = load_entry(kv, &tip.entry)? {
-                    join(&mut reach, clock_of(kv, &rec)?);
+        self.look(|kv| reach(kv, frontier))
+    }
+
+    /// Whether everything under `target` is here and under `held`, as far as that is known here.
+    pub fn is_under(&self, target: &Frontier, held: &Frontier) -> bool {
+        self.look_or(false, |kv| {
+            let held = reach(kv, held)?;
+            for tip in &target.tips {
+                if !load_entry(kv, &tip.entry)?.is_some_and(|rec| held.has(Place::from(&rec))) {
+                    return Ok(false);
                 }
             }
-            Ok(Reach(reach))
+            Ok(true)
         })
     }
+}
+
+fn reach(kv: &dyn KvRead, frontier: &Frontier) -> Result<Reach, StateError> {
+    let mut reach = BTreeMap::new();
+    for tip in &frontier.tips {
+        if let Some(rec) = load_entry(kv, &tip.entry)? {
+            join(&mut reach, clock_of(kv, &rec)?);
+        }
+    }
+    Ok(Reach(reach))
 }
 
 fn join(into: &mut BTreeMap<u32, u32>, from: BTreeMap<u32, u32>) {

@@ -137,6 +137,39 @@ fn work_that_is_acknowledged_is_not_late() {
 }
 
 #[test]
+fn own_work_that_came_back_from_others_is_not_late() {
+    let mut forge = Forge::new();
+    forge.e('B', 1, vec![put("x", "x", &[])], &[]);
+    let restored = forge.journal();
+    let signer = signer_of('B');
+    assert!(restored.author_late(&signer, now(5)).unwrap().is_none());
+    restored.author(&signer, vec![put("y", "y", &[])], now(6)).unwrap();
+    let late = restored.author_late(&signer, now(7)).unwrap().unwrap();
+    assert_ne!(read(&late.bytes).entry().late, [forge.all.last().unwrap().id()]);
+}
+
+#[test]
+fn of_a_forked_chain_each_end_says_what_of_it_is_late() {
+    let mut forge = Forge::new();
+    let base = forge.e('B', 1, vec![put("x", "x", &[])], &[]);
+    forge.e('B', 2, vec![put("one", "1", &[])], &[]);
+    forge.e('B', 3, vec![put("one", "2", &[])], &[]);
+    let journal = forge.journal();
+    let signer = signer_of('B');
+    // Written by the same device on a disk that came back; this journal alone has it.
+    let (twin, _) = crate::forge::journal_of(&forge.genesis);
+    feed(&twin, &[forge.admin.clone(), base]);
+    let branch = twin.author(&signer, vec![put("two", "x", &[])], now(4)).unwrap();
+    feed(&twin, &forge.all);
+    assert_eq!(twin.frontier().tips.iter().filter(|t| t.device == signer.device()).count(), 2);
+    let late = twin.author_late(&signer, now(9)).unwrap().unwrap();
+    let entry = read(&late.bytes);
+    assert_eq!(entry.entry().late, [branch.id], "the shorter end, and nothing of the other");
+    assert_eq!(entry.entry().prev, Some(branch.id));
+    assert_eq!(journal.author_late(&signer, now(9)).unwrap().map(|l| l.id), None);
+}
+
+#[test]
 fn acknowledgements_outlive_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let mut forge = Forge::new();

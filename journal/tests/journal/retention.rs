@@ -182,3 +182,20 @@ fn a_frontier_reaches_what_it_has_seen() {
     let all = journal.reach(&journal.frontier()).unwrap();
     assert!(all.has(place(&one)) && all.has(place(&two)));
 }
+
+#[test]
+fn of_a_forked_chain_what_was_an_end_once_is_under_what_follows_it() {
+    let mut f = Forge::new();
+    let base = f.at('B', 1, vec![put("f", "base", &[])], &[]);
+    f.at('B', 2, vec![put("g", "one", &[])], &[]);
+    let only_one = f.journal().frontier();
+    let other = f.after('B', Some(base), (START + DAY) << 16, vec![put("h", "x", &[])], &[], &[]);
+    let both = f.journal().frontier();
+    f.after('B', Some(other), (START + 2 * DAY) << 16, vec![], &[], &[]);
+    let journal = f.journal();
+    let now = journal.frontier();
+    assert!(journal.is_under(&both, &now) && journal.is_under(&only_one, &both));
+    assert!(!journal.is_under(&both, &only_one) && !journal.is_under(&now, &both));
+    let unknown = journal::Tip { entry: journal::EntryId::from_bytes([1; 32]), ..now.tips[0] };
+    assert!(!journal.is_under(&journal::Frontier { tips: vec![unknown] }, &now));
+}

@@ -119,6 +119,10 @@ impl JournalHost for Drive {
         self.journal.covers(theirs)
     }
 
+    fn is_under(&self, target: &Frontier, held: &Frontier) -> bool {
+        self.journal.is_under(target, held)
+    }
+
     fn unacknowledged(&self) -> Vec<EntryId> {
         self.unacknowledged.entries.lock().keys().copied().collect()
     }

@@ -155,6 +155,46 @@ const TABLE: &[super::Scenario<'_>] = &[
         = d/b b
         = d/e e",
     ),
+    (
+        "called late by both branches, it counts from the first time",
+        "
+        A: write x v0
+        cut B D
+        B: write x bob
+        backup B
+        join D B
+        cut B D
+        A: write x ann
+        restore B
+        join A B
+        A= x ann
+        A= x!B bob
+        together
+        = x bob
+        = x!A ann
+        = member B editor forked",
+    ),
+    (
+        "a disk that lives three times, and forks again afterwards: one proof for all",
+        "
+        A: write x v0
+        clone B E
+        clone B F
+        E: write e eve
+        F: write f fay
+        B: write b bob
+        together
+        clone B G
+        G: write g gus
+        B: write b bob2
+        together
+        = b bob2
+        = e eve
+        = f fay
+        = g gus
+        = x v0
+        = member B editor forked",
+    ),
 ];
 
 #[test]

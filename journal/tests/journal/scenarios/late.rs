@@ -190,6 +190,20 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x!A ann
         = x!C cat",
     ),
+    (
+        "one who forgot that others had its work calls it late, and what they built on it stays official",
+        "
+        A: write x v0
+        apart A | B C D
+        B: write x b1
+        cut B
+        restart B
+        C: write x c
+        join A B
+        A= x b1
+        together
+        = x c",
+    ),
 ];
 
 #[test]
