@@ -2,6 +2,7 @@
 //!
 //! The random part is the same in every run; `FUZZ_CASES` (a factor) and `FUZZ_SEED` change it (`make fuzz`).
 
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use tests::fuzz::{TARGETS, Target, corpus, corpus_dir, mutate, target};
 
@@ -11,11 +12,11 @@ fn number(name: &str, default: u32) -> u32 {
 
 /// The stored and good inputs as they are, then changed ones. A failing input is kept in the corpus, so that it is tried
 /// first from then on.
-fn run(name: &str) {
-    let target = target(name).unwrap();
+fn run(name: &str) -> Result<()> {
+    let target = target(name).with_context(|| format!("no target {name}"))?;
     let mut inputs = corpus(target);
     inputs.extend((target.seeds)());
-    assert!(!inputs.is_empty(), "{name} has no seeds");
+    ensure!(!inputs.is_empty(), "{name} has no seeds");
     for (index, input) in inputs.iter().enumerate() {
         eprintln!("{name}: input {index} of the corpus and the seeds");
         (target.run)(input);
@@ -32,9 +33,9 @@ fn run(name: &str) {
     });
     if let Err(TestError::Fail(why, (which, edits))) = found {
         let input = mutate::apply(&inputs, which, &edits);
-        panic!("{name}: {why}\ninput kept as {}", keep(target, &input));
+        bail!("{name}: {why}\ninput kept as {}", keep(target, &input));
     }
-    found.unwrap();
+    found.map_err(|error| anyhow!("{name}: {error}"))
 }
 
 fn keep(target: &Target, input: &[u8]) -> String {
@@ -48,7 +49,7 @@ fn keep(target: &Target, input: &[u8]) -> String {
 
 macro_rules! each {
     ($($name:ident)*) => {
-        $(#[test] fn $name() { run(stringify!($name)); })*
+        $(#[test] fn $name() -> Result<()> { run(stringify!($name)) })*
 
         #[test]
         fn every_target_is_run() {

@@ -143,7 +143,7 @@ impl Writers {
         let spec = GenesisSpec {
             drive_name: "grown".into(),
             device_name: DEVICES.concat(),
-            id_key: key.clone(),
+            id_key: key,
             posix_owners: false,
         };
         let genesis = Journal::genesis(first, spec, Now { wall_ms: 1 })?;
