@@ -100,7 +100,16 @@ impl Journal {
                 Err(error) => refused.push(Refusal { id: None, why: error.into() }),
             }
         }
-        match self.submit(Request::Receive { entries: verified, refused })? {
+        self.receive_verified(verified, refused)
+    }
+
+    /// [`Journal::receive`] for entries whose signatures were checked before; `refused` goes into the answer.
+    pub fn receive_verified(
+        &self,
+        entries: Vec<VerifiedEntry>,
+        refused: Vec<Refusal>,
+    ) -> Result<Received, AppendError> {
+        match self.submit(Request::Receive { entries, refused })? {
             Outcome::Received(received) => Ok(received),
             _ => Err(AppendError::Closed),
         }

@@ -4,76 +4,24 @@
 //!
 //! Invariants:
 //! - `receive` returns after the entries are durable, applied and shown;
-//! - a chunk from a peer is verified before it is written (by the store);
-//! - an own entry counts as unacknowledged until a member's frontier names it or a later one.
+//! - a chunk from a peer is verified before it is written (by the store).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cas::{ChunkId, Content, MissingChunks, StoredChunk};
 use journal::op::Op;
-use journal::{
-    AppendError, DeviceId, DriveId, EntryId, Frontier, InviteError, Journal, Now, Received,
-};
+use journal::{AppendError, DeviceId, DriveId, EntryId, Frontier, InviteError, Now, Received};
 use net::{AdmitError, ChunkHost, JournalHost, PutError};
-use parking_lot::Mutex;
 
 use super::Drive;
 
 /// Who may connect: every member that is not removed, oneself included.
 pub type Members = Vec<DeviceId>;
 
-/// Own entries looked at after a start; older ones were acknowledged or are fetched with the newer.
-const CHAIN_MAX: usize = 4_096;
-
-/// Own entries that nobody is known to hold.
-#[derive(Default)]
-pub(super) struct Unacknowledged {
-    entries: Mutex<BTreeSet<(u64, EntryId)>>,
-}
-
-impl Unacknowledged {
-    /// Whatever this device wrote before counts until somebody says that they have it.
-    pub(super) fn load(journal: &Journal, own: DeviceId) -> Self {
-        let tip = journal.frontier().tips.into_iter().rfind(|tip| tip.device == own);
-        let mut at = tip.map(|tip| tip.entry);
-        let mut entries = BTreeSet::new();
-        while let Some(id) = at.take().filter(|_| entries.len() < CHAIN_MAX) {
-            let Some(bytes) = journal.entry(&id) else { break };
-            let Ok(parts) = journal::codec::decode(&bytes) else { break };
-            entries.insert((parts.entry.seq, id));
-            at = parts.entry.prev;
-        }
-        Self { entries: Mutex::new(entries) }
-    }
-
-    fn add(&self, journal: &Journal, ids: &[EntryId]) {
-        let mut entries = self.entries.lock();
-        for id in ids {
-            let Some(bytes) = journal.entry(id) else { continue };
-            let Ok(parts) = journal::codec::decode(&bytes) else { continue };
-            entries.insert((parts.entry.seq, *id));
-        }
-    }
-
-    fn acknowledged(&self, own: DeviceId, frontier: &Frontier) {
-        let Some(seq) = frontier.tips.iter().filter(|t| t.device == own).map(|t| t.seq).max()
-        else {
-            return;
-        };
-        self.entries.lock().retain(|(number, _)| *number > seq);
-    }
-}
-
 impl Drive {
     /// Whether any other member is connected now.
     pub(super) fn somebody_online(&self) -> bool {
         !self.online.lock().is_empty()
-    }
-
-    /// Notes that these own entries are nobody else's yet.
-    pub(super) fn wrote(&self, ids: &[EntryId]) {
-        self.unacknowledged.add(&self.journal, ids);
     }
 
     fn is_current(&self, device: DeviceId) -> bool {
@@ -111,7 +59,7 @@ impl JournalHost for Drive {
     }
 
     fn unacknowledged(&self) -> Vec<EntryId> {
-        self.unacknowledged.entries.lock().iter().map(|(_, id)| *id).collect()
+        self.journal.unacknowledged(self.signer.device())
     }
 
     fn receive(&self, from: DeviceId, entries: &[Arc<[u8]>]) -> Result<Received, AppendError> {
@@ -131,7 +79,6 @@ impl JournalHost for Drive {
     }
 
     fn acknowledged(&self, by: DeviceId, frontier: &Frontier) {
-        self.unacknowledged.acknowledged(self.signer.device(), frontier);
         self.journal.acknowledged(by, frontier);
     }
 
@@ -139,7 +86,6 @@ impl JournalHost for Drive {
         match self.journal.author_late(&self.signer, self.clock.now()) {
             Ok(Some(authored)) => {
                 tracing::info!("own work is marked as late");
-                self.wrote(&authored.ids);
                 self.show(&authored.changed);
             }
             Ok(None) => {}
