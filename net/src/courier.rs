@@ -76,7 +76,7 @@ pub enum Done {
         frontier: Frontier,
     },
     /// See [`Job::Prepare`].
-    Prepared,
+    Prepared(Result<(), AppendError>),
     /// See [`Job::Collect`].
     Collected(Collected),
     /// See [`Job::Lookup`].
@@ -133,8 +133,8 @@ pub enum Fault {
     /// The peer sent what it must not.
     #[error("the peer breaks the protocol")]
     Violation(#[from] Violation),
-    /// The journal takes nothing in now.
-    #[error("the journal takes nothing in")]
+    /// The journal cannot be written now.
+    #[error("the journal cannot be written")]
     Journal(#[source] AppendError),
 }
 
@@ -157,10 +157,7 @@ pub fn run_job(journal: &dyn JournalHost, peer: DeviceId, job: Job) -> Done {
             journal.they_hold(peer, &frontier);
             Done::Nothing
         }
-        Job::Prepare => {
-            journal.before_first_push();
-            Done::Prepared
-        }
+        Job::Prepare => Done::Prepared(journal.before_first_push()),
         Job::Collect { theirs, bytes_max, hold_back } => {
             Done::Collected(collect(journal, &theirs, bytes_max, hold_back))
         }
@@ -351,7 +348,8 @@ impl Courier {
                 let taken = self.session.handle_received(batch, &received, frontier);
                 (changed, taken.map_err(Fault::Violation))
             }
-            Done::Prepared => {
+            Done::Prepared(Err(error)) => (Changed::No, Err(Fault::Journal(error))),
+            Done::Prepared(Ok(())) => {
                 self.session.handle_prepared();
                 // The late entry, if one was written, concerns every session.
                 (Changed::Yes, Ok(()))

@@ -69,7 +69,7 @@ pub(crate) enum End {
     Write,
     #[error("no greeting in time")]
     Silent,
-    #[error("the journal takes nothing in")]
+    #[error("the journal cannot be written")]
     Journal,
     #[error("shut down")]
     Shutdown,
@@ -237,7 +237,7 @@ impl From<Fault> for End {
             Fault::Decode(error) => End::Read(error.into()),
             Fault::Violation(violation) => End::Violation(violation),
             Fault::Journal(error) => {
-                tracing::warn!(%error, "entries of a member are not taken in");
+                tracing::warn!(%error, "the journal cannot be written: a session ends");
                 End::Journal
             }
         }
@@ -328,7 +328,7 @@ impl Runner {
 
     fn handle_done(&mut self, order: Order, done: Option<Done>) -> Result<(), End> {
         let done = done.ok_or(End::Journal)?;
-        let tells = matches!(done, Done::Prepared | Done::Collected(_));
+        let tells = matches!(done, Done::Prepared(_) | Done::Collected(_));
         let (changed, handled) = self.courier.handle_done(order, done);
         if changed == Changed::Yes {
             self.node.bump_changed();

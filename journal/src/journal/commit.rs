@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::{Authored, Journal, Now, Received, Refusal, Writer, acks, split};
+use crate::canary::{self, Canary};
 use crate::chain::{self, Frontier};
 use crate::entry::{Entry, SEEN_MAX};
 use crate::error::{AppendError, OpenError, PathError, RefuseReason, StateError};
@@ -210,7 +211,9 @@ impl Journal {
                 }
                 outcomes.push(outcome);
             }
-            writer.log.sync().map_err(PathError::into_append)?;
+            if !is_sync_skipped(&outcomes) {
+                writer.log.sync().map_err(PathError::into_append)?;
+            }
             fold.meta.watermark = writer.log.end();
             fold.meta.gaps = writer.waiting.gaps();
             fold.finish()?;
@@ -235,6 +238,7 @@ impl Journal {
             }
             Request::Late { signer, now } => {
                 let start = acks::first_late(&*fold.kv, signer.device(), fold.meta.genesis)?;
+                let start = start.filter(|_| !canary::is(Canary::LateForgotten));
                 let Some(start) = start else { return Ok(Outcome::Nothing) };
                 let late = vec![start];
                 let authored = self.write_own(writer, fold, &signer, Vec::new(), late, now)?;
@@ -300,7 +304,8 @@ impl Journal {
         seen.truncate(SEEN_MAX);
         let mut causes = Hlc::default();
         let mut seq = 0;
-        for parent in prev.iter().chain(&seen) {
+        let foreign = if canary::is(Canary::ClockIgnoresSeen) { &[][..] } else { &seen };
+        for parent in prev.iter().chain(foreign) {
             if let Some(rec) = load_entry(&*fold.kv, parent)? {
                 causes = causes.max(rec.hlc);
                 if Some(*parent) == prev {
@@ -308,11 +313,23 @@ impl Journal {
                 }
             }
         }
-        let wall_ms = self.clock.lock().believed_ms(now.wall_ms);
+        let wall_ms = match canary::is(Canary::MedianIgnored) {
+            true => now.wall_ms,
+            false => self.clock.lock().believed_ms(now.wall_ms),
+        };
         let hlc = Hlc::next(causes, wall_ms).ok_or(AppendError::Clock)?;
         let (drive, saved_at_ms) = (fold.meta.drive, now.wall_ms);
         Ok(Entry { drive, device, seq, prev, seen, late, hlc, saved_at_ms, ops })
     }
+}
+
+fn is_sync_skipped(outcomes: &[Result<Outcome, AppendError>]) -> bool {
+    let skipped = |outcome: &Result<Outcome, AppendError>| match outcome {
+        Ok(Outcome::Authored(_)) => canary::is(Canary::AuthorUnsynced),
+        Ok(Outcome::Received(_)) => canary::is(Canary::ReceiveUnsynced),
+        _ => false,
+    };
+    outcomes.iter().any(skipped)
 }
 
 /// Refuses operations that would have no effect, before anything is written.
@@ -370,6 +387,7 @@ fn take_entries(
     let mut received = Received { refused, ..Received::default() };
     let storage = writer.log.storage();
     for entry in entries {
+        let came = entry.id();
         let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
         while let Some((entry, at)) = ready.pop() {
             let id = entry.id();
@@ -393,6 +411,7 @@ fn take_entries(
                     }
                 }
                 Verdict::Refused(why) => {
+                    let why = if id == came { why } else { RefuseReason::GivenUp };
                     received.refused.push(Refusal { id: Some(id), why });
                     for gone in writer.waiting.refused(&id) {
                         let why = RefuseReason::Parent;

@@ -82,14 +82,16 @@ impl JournalHost for Drive {
         self.journal.acknowledged(by, frontier);
     }
 
-    fn before_first_push(&self) {
+    fn before_first_push(&self) -> Result<(), AppendError> {
         match self.journal.author_late(&self.signer, self.clock.now()) {
             Ok(Some(authored)) => {
                 tracing::info!("own work is marked as late");
                 self.show(&authored.changed);
+                Ok(())
             }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "late work could not be marked as late"),
+            // A removed device's work counts nowhere, late or not.
+            Ok(None) | Err(AppendError::NotMember) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
