@@ -7,7 +7,7 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx model bench bench-sync bench-mount bench-scale doc ci
+.PHONY: check fmt clippy deny test fsx model sim sim-night canaries bench bench-sync bench-mount bench-scale doc ci
 
 check: fmt clippy deny
 
@@ -56,6 +56,20 @@ MODEL_CASES ?= 100000
 model:
 	$(CARGO) build --locked -p vfs --tests
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) nextest run --locked --profile model -p vfs programs_see_a_posix_tree
+
+# Whole clusters from one seed, for SIM_MINUTES; the next seeds are other ones: SIM_SEEDS=A..B.
+SIM_MINUTES ?= 5
+SIM_SEEDS ?= 0..1000000000
+sim:
+	$(CARGO) run --locked --release -p tests --bin sim -- run --seeds $(SIM_SEEDS) --minutes $(SIM_MINUTES)
+
+# 10^9 events.
+sim-night:
+	$(CARGO) run --locked --release -p tests --bin sim -- run --seeds $(SIM_SEEDS) --events 1000000000
+
+# Every bug that the simulator must find, and how many seeds it survives.
+canaries:
+	$(CARGO) run --locked -p tests --bin sim -- canaries $(CANARIES)
 
 bench: bench-mount bench-sync
 

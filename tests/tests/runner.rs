@@ -21,6 +21,7 @@ mod hosts;
 mod malice;
 mod posix;
 mod rot;
+mod sim;
 mod tidy;
 mod trouble;
 mod twins;
