@@ -7,7 +7,8 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx model fuzz bench bench-sync bench-mount bench-scale bench-journal doc ci
+.PHONY: check fmt clippy deny test fsx model fuzz sim sim-night canaries bench bench-sync bench-mount bench-scale \
+	bench-journal doc ci
 
 check: fmt clippy deny
 
@@ -63,6 +64,20 @@ FUZZ_SEED ?= $(shell date +%j)
 fuzz:
 	$(CARGO) build --locked --workspace --bins --tests
 	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SEED=$(FUZZ_SEED) $(CARGO) test --locked -p tests --test runner -- fuzz::
+
+# Whole clusters from one seed, for SIM_MINUTES; the next seeds are other ones: SIM_SEEDS=A..B.
+SIM_MINUTES ?= 5
+SIM_SEEDS ?= 0..1000000000
+sim:
+	$(CARGO) run --locked --release -p tests --bin sim -- run --seeds $(SIM_SEEDS) --minutes $(SIM_MINUTES)
+
+# 10^9 events.
+sim-night:
+	$(CARGO) run --locked --release -p tests --bin sim -- run --seeds $(SIM_SEEDS) --events 1000000000
+
+# Every bug that the simulator must find, and how many seeds it survives.
+canaries:
+	$(CARGO) run --locked -p tests --bin sim -- canaries $(CANARIES)
 
 bench: bench-mount bench-sync
 

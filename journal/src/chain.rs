@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canary::{self, Canary};
 use crate::entry::Entry;
 use crate::error::StateError;
 use crate::id::{DeviceId, EntryId};
@@ -217,6 +218,9 @@ fn note_fork(
     };
     let Some(twin) = twin else { return Ok(()) };
     let at = key(table::FORK, &[entry.device.as_bytes()]);
+    if canary::is(Canary::ForkUnproven) {
+        return Ok(());
+    }
     let mut branches = vec![twin, id];
     if let Some(known) = load::<ForkRec>(kv, &at)? {
         let (here, there) = ((entry.seq, entry.prev), (known.seq, known.prev));
@@ -276,31 +280,51 @@ pub(crate) fn covers(kv: &(impl KvRead + ?Sized), theirs: &Frontier) -> Result<b
     Ok(true)
 }
 
-/// First position of each lane that a holder of `theirs` lacks. A tip that is not known here says
-/// at least how far its device's chain was followed; what that guess leaves out is asked for by id. Where another
-/// entry of that number is here, the chain has forked: that entry and what follows it goes, or two devices with
-/// branches of one length would each believe that the other has its own.
+/// How many entries before a tip on another branch are taken for unknown to its holder; where the branches part
+/// earlier, it asks for the rest by id.
+const BRANCH_LEN_GUESS: u64 = 8;
+
+/// First position of each lane that a holder of `theirs` lacks.
+///
+/// A tip that is not known here says how far its device's chain was followed, if it continues the one run of that
+/// chain that its holder is not known to have in whole. A tip that is *not* further than the run is on another
+/// branch, or it would be known: what its holder has of the run is a guess, and mostly little is missing.
 fn lacking_from(
     kv: &(impl KvRead + ?Sized),
     lanes: &[(u32, LaneRec)],
     theirs: &Frontier,
 ) -> Result<BTreeMap<u32, u32>, StateError> {
-    let mut next = BTreeMap::new();
-    let mut raise = |lane: u32, to: u32| {
-        let at = next.entry(lane).or_insert(0);
-        *at = to.max(*at);
-    };
+    let mut next: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut unknown = Vec::new();
     for tip in theirs.tips.iter().take(TIPS_MAX) {
-        if let Some(rec) = load_entry(kv, &tip.entry)? {
-            clock_of(kv, &rec)?.into_iter().for_each(|(lane, pos)| raise(lane, pos + 1));
+        let Some(rec) = load_entry(kv, &tip.entry)? else {
+            unknown.push(tip);
             continue;
+        };
+        for (lane, pos) in clock_of(kv, &rec)? {
+            let at = next.entry(lane).or_insert(0);
+            *at = pos.saturating_add(1).max(*at);
         }
-        for (lane, rec) in lanes.iter().filter(|(_, rec)| rec.device == tip.device) {
-            if let Some(held) = tip.seq.checked_sub(rec.first_seq) {
-                let held = u32::try_from(held).unwrap_or(u32::MAX);
-                raise(*lane, held.min(rec.len));
-            }
-        }
+    }
+    let whole = |next: &BTreeMap<u32, u32>, lane: u32, rec: &LaneRec| {
+        next.get(&lane).is_some_and(|held| *held >= rec.len)
+    };
+    let open: Vec<(u32, &LaneRec)> = lanes
+        .iter()
+        .filter(|(lane, rec)| !whole(&next, *lane, rec))
+        .map(|(lane, rec)| (*lane, rec))
+        .collect();
+    for tip in unknown {
+        let mut runs = open.iter().filter(|(_, rec)| rec.device == tip.device);
+        let (Some((lane, rec)), None) = (runs.next(), runs.next()) else { continue };
+        let last = rec.first_seq.saturating_add(u64::from(rec.len)).saturating_sub(1);
+        let upto = match tip.seq > last {
+            true => last.saturating_add(1),
+            false => tip.seq.saturating_sub(BRANCH_LEN_GUESS),
+        };
+        let held = upto.saturating_sub(rec.first_seq).min(u64::from(rec.len)) as u32;
+        let at = next.entry(*lane).or_insert(0);
+        *at = held.max(*at);
     }
     Ok(next)
 }

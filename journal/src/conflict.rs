@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use crate::canary::{self, Canary};
 use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DeviceId, DirId, VersionId};
@@ -120,6 +121,9 @@ pub(crate) fn settled(
 }
 
 fn user_of<'m>(members: &'m Members, device: &DeviceId) -> &'m str {
+    if canary::is(Canary::CopyNamedAfterFirst) {
+        return members.list.first().map_or("unknown", |m| m.user.as_str());
+    }
     members.get(device).map_or("unknown", |m| m.user.as_str())
 }
 

@@ -225,6 +225,9 @@ pub enum RefuseReason {
     /// It was pushed out of the bounded buffer of waiting entries.
     #[error("too many entries wait for others")]
     Crowded,
+    /// It had waited for others and is not valid after them. Who brought the others has no part in that.
+    #[error("it is not valid after the entries it waited for")]
+    GivenUp,
 }
 
 /// Why an invite does not admit.

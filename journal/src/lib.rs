@@ -27,6 +27,7 @@ mod register;
 mod replica;
 mod tree;
 
+pub mod canary;
 pub mod chain;
 pub mod codec;
 pub mod date;

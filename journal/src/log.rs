@@ -14,6 +14,7 @@ pub mod storage;
 
 use std::sync::Arc;
 
+use crate::canary::{self, Canary};
 use crate::entry::ENTRY_LEN_MAX;
 use crate::error::{OpenError, PathError};
 use crate::id::DriveId;
@@ -164,7 +165,7 @@ impl Log {
             }
             Ok(())
         })?;
-        if end < self.len {
+        if end < self.len && !canary::is(Canary::TornEndKept) {
             self.storage.truncate(&segment_name(self.last), end)?;
             self.len = end;
         }
@@ -188,7 +189,9 @@ impl Log {
     /// Takes back everything appended since `end`, of which nobody was told. When that fails, or a
     /// sync has failed, nothing more is taken.
     pub(crate) fn roll_back(&mut self, end: LogPos) {
-        if self.poisoned || (!self.torn && self.end() == end) {
+        let forgotten =
+            canary::is(Canary::RollBackForgotten) || canary::is(Canary::PoisonForgotten);
+        if forgotten || self.poisoned || (!self.torn && self.end() == end) {
             return;
         }
         if let Err(error) = self.try_roll_back(end) {
@@ -208,6 +211,23 @@ impl Log {
         (self.last, self.len) = (end.segment, end.offset);
         (self.unsynced, self.torn) = (false, false);
         Ok(())
+    }
+
+    /// Writes what follows `from` once more and syncs it: whether the bytes that can be read are on the disk only they
+    /// know who wrote them.
+    pub(crate) fn write_again(&mut self, from: LogPos) -> Result<(), OpenError> {
+        let mut tail = Vec::new();
+        self.scan(from, &mut |frame| {
+            if let Frame::Entry { bytes, .. } = frame {
+                tail.push(bytes);
+            }
+            Ok(())
+        })?;
+        if !tail.is_empty() {
+            self.try_roll_back(from)?;
+            tail.iter().try_for_each(|bytes| self.append(bytes).map(|_| ()))?;
+        }
+        Ok(self.sync_all()?)
     }
 
     /// Whether a write failed since the log was last put back.
@@ -256,7 +276,8 @@ impl Log {
             return Ok(());
         }
         let synced = self.storage.sync(&segment_name(self.last));
-        self.poisoned = self.poisoned || synced.is_err();
+        let failed = synced.is_err() && !canary::is(Canary::PoisonForgotten);
+        self.poisoned = self.poisoned || failed;
         self.unsynced = synced.is_err();
         synced
     }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use crate::canary::{self, Canary};
 use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DirId, EntryId, VersionId};
@@ -48,7 +49,7 @@ pub(crate) trait Places {
 }
 
 fn undo(places: &mut impl Places, row: &MoveRow) -> Result<(), StateError> {
-    if !row.applied {
+    if !row.applied || canary::is(Canary::UndoForgotten) {
         return Ok(());
     }
     for (part, (place, at)) in row.parts.iter().zip(&row.undo).rev() {
@@ -98,6 +99,9 @@ fn is_current(places: &mut impl Places, part: &MovePart, at: &[u8]) -> Result<bo
     let from_key = op_key(&entry.order(part.from.entry), part.from.index);
     let stand = places.stand(&part.dir)?;
     let here = stand.at.as_ref().is_some_and(|at| RegKey::of(at) == RegKey::of(&part.source));
+    if canary::is(Canary::MoveFromAnywhere) {
+        return Ok(true);
+    }
     if !here || from_key.as_slice() >= at {
         return Ok(false);
     }
@@ -114,6 +118,9 @@ fn is_current(places: &mut impl Places, part: &MovePart, at: &[u8]) -> Result<bo
 }
 
 fn is_below_itself(places: &mut impl Places, part: &MovePart) -> Result<bool, StateError> {
+    if canary::is(Canary::CycleAllowed) {
+        return Ok(false);
+    }
     let (mut at, mut passed) = (part.to.dir, BTreeSet::new());
     while at != DirId::ROOT {
         if at == part.dir || !passed.insert(at) {

@@ -10,6 +10,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::canary::{self, Canary};
 use crate::error::StateError;
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, DirId, DriveId, EntryId, VersionId};
@@ -69,7 +70,7 @@ pub(crate) mod table {
     pub(crate) const CLAIM: u8 = b'n';
     /// versions that are membership operations
     pub(crate) const MEMBER_OP: u8 = b'M';
-    /// devices some valid proof admitted
+    /// device, entry with a valid proof that admits it
     pub(crate) const ADMITTED: u8 = b'A';
     /// device -> [`super::ForkRec`]
     pub(crate) const FORK: u8 = b'F';
@@ -147,8 +148,12 @@ pub(crate) struct EntryRec {
 
 impl EntryRec {
     pub(crate) fn order(&self, entry: EntryId) -> OrderKey {
-        let published = self.late.unwrap_or(self.hlc);
-        OrderKey { published, hlc: self.hlc, device: self.device, entry }
+        let late = self.late.filter(|_| !canary::is(Canary::LateByOwnClock));
+        let mut device = self.device;
+        if canary::is(Canary::TieBreakTurned) {
+            device = DeviceId::from_bytes(device.as_bytes().map(|byte| !byte));
+        }
+        OrderKey { published: late.unwrap_or(self.hlc), hlc: self.hlc, device, entry }
     }
 
     /// Whether a member wrote something in it that its role does not allow.
@@ -158,7 +163,8 @@ impl EntryRec {
 
     /// Whether its tree operations count.
     pub(crate) fn accepted(&self) -> bool {
-        self.standing.is_some_and(|role| role >= Role::Editor)
+        let counts = self.standing.is_some_and(|role| role >= Role::Editor);
+        counts || canary::is(Canary::RemovedStillCounts)
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::canary::{self, Canary};
 use crate::chain::{clock_get, clock_row, sees};
 use crate::error::StateError;
 use crate::fold::Fold;
@@ -136,7 +137,7 @@ impl Rules<'_> {
                 let first = g.heads.first().and_then(|first| all.get(*first));
                 all.get(at).is_some_and(|c| first.is_some_and(|f| f.rec.same() == c.rec.same()))
             };
-            match groups.iter_mut().find(same) {
+            match groups.iter_mut().find(same).filter(|_| !canary::is(Canary::EqualHeadsApart)) {
                 Some(group) => group.heads.push(at),
                 None => groups.push(Group { heads: vec![at], dir: None, resurrected: false }),
             }
@@ -340,6 +341,11 @@ impl Rules<'_> {
                 continue;
             };
             let mut takes = first.rec.is_gone() && !next.rec.is_gone();
+            takes = takes && !canary::is(Canary::GoneBeatsEdit);
+            takes = takes || canary::is(Canary::StaleBaseAccepted);
+            if canary::is(Canary::OfficialIsSmallest) {
+                takes = off.iter().filter_map(|o| all.get(*o)).all(|c| c.superseded);
+            }
             for id in off.iter().filter_map(|o| all.get(*o)).map(|c| c.id) {
                 takes = takes || self.builds_on(&next.rec, &id)?;
             }
@@ -443,6 +449,9 @@ impl Rules<'_> {
 
     /// Whether something was put inside that `removal` had not seen.
     fn is_void(&self, removal: &EntryRec, inside: &[(u32, u32)]) -> Result<bool, StateError> {
+        if canary::is(Canary::ResurrectionLost) {
+            return Ok(false);
+        }
         let clock = clock_row(self.kv, removal.lane, removal.clock_pos)?;
         Ok(inside.iter().any(|(lane, pos)| match *lane == removal.lane {
             true => *pos > removal.pos,

@@ -4,17 +4,20 @@
 //!
 //! Invariants:
 //! - an entry is taken only after all its parents: delivery is causal;
-//! - whether an entry is valid depends on itself and its past only; a refusal is not remembered, so
-//!   one that came before its author's admission is taken when it comes again;
+//! - whether an entry is valid depends on itself and its past only: an author's admission counts when the entry has
+//!   seen it, whatever else has arrived here. So all devices take the same entries, in whatever order they come;
 //! - what waits is bounded in number and bytes, the oldest gives way; entries that already lie in the
 //!   own log wait without a bound, they cost a few words each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::canary::{self, Canary};
+use crate::chain::{entry_at, sees};
+use crate::entry::Entry;
 use crate::error::{RefuseReason, StateError};
 use crate::id::EntryId;
-use crate::kv::KvRead;
-use crate::records::{LogPos, Meta, key, load_entry, table};
+use crate::kv::{KvRead, keys_with};
+use crate::records::{LogPos, Meta, corrupt, key, load_entry, table};
 use crate::signed::VerifiedEntry;
 
 /// Most entries that wait for others.
@@ -38,7 +41,7 @@ pub(crate) fn judge(
     entry: &VerifiedEntry,
 ) -> Result<Verdict, StateError> {
     let has = |table: u8, id: &[u8]| Ok::<_, StateError>(kv.get(&key(table, &[id]))?.is_some());
-    if has(table::ENTRY, entry.id().as_bytes())? {
+    if has(table::ENTRY, entry.id().as_bytes())? && !canary::is(Canary::AppliedTwice) {
         return Ok(Verdict::Known);
     }
     let body = entry.entry();
@@ -55,7 +58,10 @@ pub(crate) fn judge(
             Some(parent) => {
                 let follows =
                     parent.device == body.device && parent.seq.checked_add(1) == Some(body.seq);
-                if body.prev == Some(id) && !follows {
+                let branches = canary::is(Canary::ForkDropped)
+                    && body.prev == Some(id)
+                    && entry_at(kv, parent.lane, parent.pos + 1)?.is_some();
+                if body.prev == Some(id) && (!follows || branches) {
                     return Ok(Verdict::Refused(RefuseReason::Chain));
                 }
                 after = after.max(Some(parent.hlc));
@@ -68,10 +74,26 @@ pub(crate) fn judge(
     if !missing.is_empty() {
         return Ok(Verdict::Waits(missing));
     }
-    if !has(table::ADMITTED, body.device.as_bytes())? {
-        return Ok(Verdict::Refused(RefuseReason::NotMember));
+    match body.prev.is_some() || has_seen_its_admission(kv, body)? {
+        true => Ok(Verdict::Ready),
+        false => Ok(Verdict::Refused(RefuseReason::NotMember)),
     }
-    Ok(Verdict::Ready)
+}
+
+/// Whether a device's first entry has seen that the device was admitted. What comes after it has, too.
+fn has_seen_its_admission(kv: &(impl KvRead + ?Sized), first: &Entry) -> Result<bool, StateError> {
+    for row in keys_with(kv, &key(table::ADMITTED, &[first.device.as_bytes()]))? {
+        let by = row.last_chunk::<32>().map(|id| EntryId::from_bytes(*id));
+        let by = load_entry(kv, &by.ok_or_else(|| corrupt(&row))?)?;
+        for parent in first.parents() {
+            if let (Some(by), Some(parent)) = (&by, load_entry(kv, &parent)?)
+                && sees(kv, &parent, by)?
+            {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// An entry that waits.

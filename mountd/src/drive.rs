@@ -60,7 +60,6 @@ pub struct Drive {
     /// Members that are connected now.
     online: Mutex<BTreeSet<DeviceId>>,
     /// Own entries nobody is known to hold.
-    unacknowledged: peers::Unacknowledged,
     elsewhere: elsewhere::Elsewhere,
     collected: collecting::Collected,
     /// The device through which we joined, trusted until we are a member by our own journal.
@@ -81,7 +80,6 @@ impl Drive {
         through: Option<DeviceId>,
         fetching: Fetching,
     ) -> Arc<Self> {
-        let unacknowledged = peers::Unacknowledged::load(&journal, signer.device());
         let drive = Self {
             journal,
             store,
@@ -92,7 +90,6 @@ impl Drive {
             fs: OnceLock::new(),
             notices: Mutex::new(Vec::new()),
             online: Mutex::new(BTreeSet::new()),
-            unacknowledged,
             elsewhere: elsewhere::Elsewhere::load(fetching.dir()),
             collected: collecting::Collected::load(fetching.dir()),
             fetching,
@@ -162,7 +159,6 @@ impl Drive {
     pub fn author(&self, ops: Vec<Op>) -> Result<(), journal::AppendError> {
         let authored = self.journal.author(&self.signer, ops, self.clock.now())?;
         self.look_up_role();
-        self.wrote(&authored.ids);
         self.show(&authored.changed);
         self.announce();
         Ok(())

@@ -62,8 +62,9 @@ pub trait JournalHost: Send + Sync + 'static {
     /// `by` holds these entries durably.
     fn acknowledged(&self, by: DeviceId, frontier: &Frontier);
     /// Called on every (re)connection after the peer's entries are in and before anything of ours that
-    /// nobody acknowledged leaves: writes the entry that names the late ones, if there are any.
-    fn before_first_push(&self);
+    /// nobody acknowledged leaves: writes the entry that names the late ones, if there are any. An error ends the
+    /// session: what could not be named late must not leave.
+    fn before_first_push(&self) -> Result<(), AppendError>;
     /// The members, oneself included: who may connect.
     fn members(&self) -> Vec<DeviceId>;
     /// Whether `device` is a member now; asked again for every request.

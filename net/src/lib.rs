@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! handle ─► driver ─► behaviour (gate, streams)        limits: every bound
-//!             ├─► session  ─► sync   (pure)            wire: the bytes
+//!             ├─► session  ─► courier ─► sync  (pure)  wire: the bytes
 //!             ├─► transfer ─► fetch  (pure)            invite: the ticket
 //!             ├─► serve, join                          host: what we need of journal and cas
 //!             └─► peers (pure)                         error
@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod behaviour;
+pub mod courier;
 mod driver;
 pub mod error;
 pub mod fetch;

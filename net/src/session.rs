@@ -1,32 +1,30 @@
-//! Runs one journal session: [`crate::sync`] between a stream and the host.
+//! Runs one journal session: [`crate::courier`] between a stream and the host.
 //!
-//! Leaves out: the rules (sync), opening streams and reconnection (`driver`).
+//! Leaves out: the rules (sync), what is called in which order (courier), opening streams and
+//! reconnection (`driver`).
 //!
 //! Invariants:
-//! - host calls run on blocking threads, in two orders of their own: what changes the journal
-//!   (receive, acknowledgements, the late entry) and what reads it; a slow disk write does not delay
-//!   a push;
+//! - host calls run on blocking threads;
 //! - membership is asked for every message;
 //! - the session reads no further while its queues are full.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::AsyncReadExt as _;
 use futures::io::WriteHalf;
-use journal::Frontier;
-use journal::{AppendError, DeviceId, EntryId, Received};
+use journal::{DeviceId, Frontier};
 use libp2p::swarm::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::courier::{Changed, Courier, Done, Fault, Job, News, Order, Told, run_job};
 use crate::frames::{self, Inbox, ReadError};
-use crate::host::JournalHost;
 use crate::limits;
 use crate::node::Node;
-use crate::sync::{Collected, Effect, HoldBack, Session, Truncated, Violation};
-use crate::wire::{Addr, Hello, Message};
+use crate::sync::Violation;
+use crate::wire::{Addr, Hello};
 
 /// Bytes read from a journal stream at once.
 const READ_LEN: usize = 64 * 1024;
@@ -71,130 +69,33 @@ pub(crate) enum End {
     Write,
     #[error("no greeting in time")]
     Silent,
-    #[error("the journal takes nothing in")]
+    #[error("the journal cannot be written")]
     Journal,
     #[error("shut down")]
     Shutdown,
 }
 
-/// Host calls, by what they are ordered with.
-#[derive(Debug)]
-enum Job {
-    Receive { batch: u64, entries: Vec<Arc<[u8]>> },
-    Acknowledged(Frontier),
-    Prepare,
-    Clock(u64),
-    TheyHold(Frontier),
-    Collect { theirs: Frontier, bytes_max: usize, hold_back: HoldBack },
-    Lookup(Vec<EntryId>),
-    Probe(u64),
-    Holds,
-}
-
-#[derive(Debug)]
-enum Done {
-    Received { batch: u64, received: Result<Received, AppendError>, frontier: Frontier },
-    Prepared,
-    Collected(Collected),
-    Found { found: Vec<Arc<[u8]>>, frontier: Frontier },
-    ProbeAnswer { token: u64, frontier: Frontier },
-    Holds(Option<Frontier>),
-    Nothing,
-}
-
-/// One order of host calls: the next starts when the last has returned.
+/// The call of one order that is under way.
 #[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<Job>,
-    running: Option<JoinHandle<Done>>,
-}
+struct Running(Option<JoinHandle<Done>>);
 
-impl Jobs {
-    fn start(&mut self, node: &Arc<Node>, peer: DeviceId) {
-        if self.running.is_none()
-            && let Some(job) = self.waiting.pop_front()
-        {
-            let node = node.clone();
-            self.running =
-                Some(tokio::task::spawn_blocking(move || run_job(&*node.journal, peer, job)));
-        }
+impl Running {
+    fn start(&mut self, node: &Arc<Node>, peer: DeviceId, job: Job) {
+        let node = node.clone();
+        self.0 = Some(tokio::task::spawn_blocking(move || run_job(&*node.journal, peer, job)));
     }
 
     /// Pending for ever when nothing runs. A host call that panicked counts as failed.
     async fn done(&mut self) -> Option<Done> {
-        match &mut self.running {
+        match &mut self.0 {
             Some(handle) => {
                 let done = handle.await.ok();
-                self.running = None;
+                self.0 = None;
                 done
             }
             None => std::future::pending().await,
         }
     }
-}
-
-fn run_job(journal: &dyn JournalHost, peer: DeviceId, job: Job) -> Done {
-    match job {
-        Job::Receive { batch, entries } => {
-            let received = journal.receive(peer, &entries);
-            Done::Received { batch, received, frontier: journal.frontier() }
-        }
-        Job::Acknowledged(frontier) => {
-            journal.acknowledged(peer, &frontier);
-            Done::Nothing
-        }
-        Job::Clock(theirs_ms) => {
-            journal.observe_clock(peer, theirs_ms);
-            Done::Nothing
-        }
-        Job::TheyHold(frontier) => {
-            journal.they_hold(peer, &frontier);
-            Done::Nothing
-        }
-        Job::Prepare => {
-            journal.before_first_push();
-            Done::Prepared
-        }
-        Job::Collect { theirs, bytes_max, hold_back } => {
-            Done::Collected(collect(journal, &theirs, bytes_max, hold_back))
-        }
-        Job::Lookup(ids) => {
-            let mut len = 0;
-            let mut found = Vec::new();
-            for entry in ids.iter().filter_map(|id| journal.entry(id)) {
-                len += entry.len();
-                // The rest is asked for again: a request must not cost more than a batch.
-                if len > limits::BATCH_LEN_MAX && !found.is_empty() {
-                    break;
-                }
-                found.push(entry);
-            }
-            Done::Found { found, frontier: journal.frontier() }
-        }
-        Job::Probe(token) => Done::ProbeAnswer { token, frontier: journal.frontier() },
-        Job::Holds => Done::Holds(journal.holds()),
-    }
-}
-
-fn collect(
-    journal: &dyn JournalHost,
-    theirs: &Frontier,
-    bytes_max: usize,
-    hold_back: HoldBack,
-) -> Collected {
-    // Asked before the entries: one that is acknowledged in between is held back once, no harm.
-    let unacknowledged: BTreeSet<EntryId> = match hold_back {
-        HoldBack::Unacknowledged => journal.unacknowledged().into_iter().collect(),
-        HoldBack::Nothing => BTreeSet::new(),
-    };
-    let entries = journal.lacking(theirs, bytes_max);
-    let len: usize = entries.iter().map(|e| e.len()).sum();
-    // A host stops before the entry that would exceed the bound; how long that one is only it knows.
-    let cut = len + limits::ENTRY_LEN_MAX >= bytes_max;
-    let truncated = if cut { Truncated::Yes } else { Truncated::No };
-    let entries: Vec<_> =
-        entries.into_iter().map(|bytes| (journal.entry_id(&bytes), bytes)).collect();
-    Collected { entries, truncated, unacknowledged, frontier: journal.frontier() }
 }
 
 /// The wall clock, for the greeting.
@@ -207,11 +108,9 @@ struct Runner {
     node: Arc<Node>,
     device: DeviceId,
     id: u64,
-    session: Session,
-    out: VecDeque<Vec<u8>>,
-    changes: Jobs,
-    reads: Jobs,
-    holds_stale: bool,
+    courier: Courier,
+    changes: Running,
+    reads: Running,
     probes: BTreeMap<u64, oneshot::Sender<Frontier>>,
     next_probe: u64,
     reports: Reports,
@@ -244,11 +143,9 @@ pub(crate) async fn run(
     let mut runner = Runner {
         device,
         id,
-        session: Session::new(hello),
-        out: VecDeque::new(),
-        changes: Jobs::default(),
-        reads: Jobs::default(),
-        holds_stale: false,
+        courier: Courier::new(hello),
+        changes: Running::default(),
+        reads: Running::default(),
         probes: BTreeMap::new(),
         next_probe: 0,
         reports,
@@ -258,14 +155,12 @@ pub(crate) async fn run(
     let mut read = 0;
     loop {
         runner.carry_out();
-        let greeted = runner.session.is_greeted();
-        let may_read = runner.session.receiving() < limits::RECEIVE_QUEUE_MAX
-            && runner.out.len() < limits::SEND_QUEUE_MAX
-            && runner.changes.waiting.len() < limits::SEND_QUEUE_MAX;
+        let greeted = runner.courier.session().is_greeted();
+        let may_read = runner.courier.may_read();
         let step: Result<(), End> = tokio::select! {
-            permit = frames.reserve(), if !runner.out.is_empty() => match permit {
+            permit = frames.reserve(), if runner.courier.has_frame() => match permit {
                 Ok(permit) => {
-                    if let Some(frame) = runner.out.pop_front() {
+                    if let Some(frame) = runner.courier.next_frame() {
                         permit.send(frame);
                     }
                     Ok(())
@@ -280,12 +175,11 @@ pub(crate) async fn run(
                     Err(error) => Err(error.into()),
                 }
             }
-            done = runner.changes.done() => runner.handle_done(done),
-            done = runner.reads.done() => runner.handle_done(done),
+            done = runner.changes.done() => runner.handle_done(Order::Changes, done),
+            done = runner.reads.done() => runner.handle_done(Order::Reads, done),
             result = changed.changed() => match result {
                 Ok(()) => {
-                    runner.session.handle_journal_changed();
-                    runner.holds_stale = true;
+                    runner.courier.handle_changed();
                     Ok(())
                 }
                 Err(_) => Err(End::Shutdown),
@@ -293,7 +187,7 @@ pub(crate) async fn run(
             result = lack.changed(), if greeted => match result {
                 Ok(()) => {
                     let bytes = *lack.borrow_and_update();
-                    runner.session.handle_lack(bytes);
+                    runner.courier.session_mut().handle_lack(bytes);
                     Ok(())
                 }
                 Err(_) => Err(End::Shutdown),
@@ -337,37 +231,34 @@ async fn write_frames(
     }
 }
 
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Decode(error) => End::Read(error.into()),
+            Fault::Violation(violation) => End::Violation(violation),
+            Fault::Journal(error) => {
+                tracing::warn!(%error, "the journal cannot be written: a session ends");
+                End::Journal
+            }
+        }
+    }
+}
+
 impl Runner {
-    /// Effects to where they belong, as far as queues have room.
+    /// Effects to where they belong, and calls of the host under way.
     fn carry_out(&mut self) {
-        while self.out.len() < limits::SEND_QUEUE_MAX {
-            let Some(effect) = self.session.poll_effect() else { break };
-            match effect {
-                Effect::Send(message) => self.out.push_back(message.encode()),
-                Effect::Receive { batch, entries } => {
-                    self.changes.waiting.push_back(Job::Receive { batch, entries });
-                }
-                Effect::Acknowledged(frontier) => self.acknowledge(frontier),
-                Effect::Prepare => self.changes.waiting.push_back(Job::Prepare),
-                Effect::TheirClock(ms) => self.changes.waiting.push_back(Job::Clock(ms)),
-                Effect::TheyHold(frontier) => {
-                    self.changes.waiting.push_back(Job::TheyHold(frontier));
-                }
-                Effect::Collect { theirs, bytes_max, hold_back } => {
-                    self.reads.waiting.push_back(Job::Collect { theirs, bytes_max, hold_back });
-                }
-                Effect::Lookup(ids) => self.reads.waiting.push_back(Job::Lookup(ids)),
-                Effect::Probe(token) => self.reads.waiting.push_back(Job::Probe(token)),
-                Effect::TheyListen(addrs) => {
+        while let Some(news) = self.courier.poll_news() {
+            match news {
+                News::TheyListen(addrs) => {
                     let (about, by) = (self.device, self.device);
                     self.hint(Hint::Addresses { about, addrs, by });
                 }
-                Effect::OthersListen(list) => {
+                News::OthersListen(list) => {
                     for (about, addrs) in list {
                         self.hint(Hint::Addresses { about, addrs, by: self.device });
                     }
                 }
-                Effect::Probed { token, frontier } => {
+                News::Probed { token, frontier } => {
                     if let Some(waiting) = self.probes.remove(&token) {
                         // Whoever asked may have given up.
                         let _ = waiting.send(frontier);
@@ -375,19 +266,11 @@ impl Runner {
                 }
             }
         }
-        if self.holds_stale && self.session.is_greeted() && self.reads.waiting.is_empty() {
-            self.holds_stale = false;
-            self.reads.waiting.push_back(Job::Holds);
+        if let Some(job) = self.courier.next_job(Order::Changes) {
+            self.changes.start(&self.node, self.device, job);
         }
-        self.changes.start(&self.node, self.device);
-        self.reads.start(&self.node, self.device);
-    }
-
-    /// Of several acknowledgements in a row only the last counts.
-    fn acknowledge(&mut self, frontier: Frontier) {
-        match self.changes.waiting.back_mut() {
-            Some(Job::Acknowledged(last)) => *last = frontier,
-            _ => self.changes.waiting.push_back(Job::Acknowledged(frontier)),
+        if let Some(job) = self.courier.next_job(Order::Reads) {
+            self.reads.start(&self.node, self.device, job);
         }
     }
 
@@ -400,36 +283,26 @@ impl Runner {
         if !self.node.is_member(&self.device) {
             return Err(End::NotMember);
         }
-        let message = Message::decode(frame).map_err(ReadError::from)?;
-        let greeting = matches!(message, Message::Hello(_));
-        let holds = matches!(&message, Message::Holds(held) if !held.tips.is_empty());
-        let told = matches!(
-            message,
-            Message::Hello(_)
-                | Message::Entries(_)
-                | Message::Have(_)
-                | Message::Holds(_)
-                | Message::Lacks(_)
-        );
-        self.session.handle_message(message)?;
-        if told {
+        let told = self.courier.handle_frame(frame)?;
+        if told != Told::Nothing {
             self.publish();
         }
-        if greeting {
-            self.holds_stale = true;
-            self.session.handle_lack(*self.node.lack.borrow());
-            // Fails only when the driver is gone, and this session with it.
-            let _ = self.reports.greeted.send((self.device, self.id));
-        }
-        if holds {
-            self.hint(Hint::Holds { device: self.device });
+        match told {
+            Told::Greeting => {
+                let lack = *self.node.lack.borrow();
+                self.courier.session_mut().handle_lack(lack);
+                // Fails only when the driver is gone, and this session with it.
+                let _ = self.reports.greeted.send((self.device, self.id));
+            }
+            Told::Holds => self.hint(Hint::Holds { device: self.device }),
+            Told::Standing | Told::Nothing => {}
         }
         Ok(())
     }
 
     /// What the peer said, for [`crate::handle`].
     fn publish(&self) {
-        let session = &self.session;
+        let session = self.courier.session();
         self.node.see(&self.device, |seen| {
             seen.connected = session.is_greeted();
             seen.pushing = session.is_pushing();
@@ -447,43 +320,22 @@ impl Runner {
                 self.probes.retain(|_, waiting| !waiting.is_closed());
                 self.next_probe += 1;
                 self.probes.insert(self.next_probe, answer);
-                self.session.probe(self.next_probe);
+                self.courier.session_mut().probe(self.next_probe);
             }
-            Control::TellAddresses(list) => self.session.tell_addresses(list),
+            Control::TellAddresses(list) => self.courier.session_mut().tell_addresses(list),
         }
     }
 
-    fn handle_done(&mut self, done: Option<Done>) -> Result<(), End> {
-        match done.ok_or(End::Journal)? {
-            Done::Received { batch, received, frontier } => {
-                let received = received.map_err(|error| {
-                    tracing::warn!(%error, "entries of a member are not taken in");
-                    End::Journal
-                })?;
-                let applied = !received.applied.is_empty();
-                let result = self.session.handle_received(batch, &received, frontier);
-                if applied {
-                    // To the others: this is how news crosses devices that do not know each other.
-                    self.node.bump_changed();
-                }
-                result?;
-            }
-            Done::Prepared => {
-                self.session.handle_prepared();
-                self.publish();
-                // The late entry, if one was written, concerns every session.
-                self.node.bump_changed();
-            }
-            Done::Collected(collected) => {
-                self.session.handle_collected(collected)?;
-                self.publish();
-            }
-            Done::Found { found, frontier } => self.session.handle_found(found, frontier),
-            Done::ProbeAnswer { token, frontier } => {
-                self.session.handle_probe_answer(token, frontier);
-            }
-            Done::Holds(holds) => self.session.handle_holds(holds),
-            Done::Nothing => {}
+    fn handle_done(&mut self, order: Order, done: Option<Done>) -> Result<(), End> {
+        let done = done.ok_or(End::Journal)?;
+        let tells = matches!(done, Done::Prepared(_) | Done::Collected(_));
+        let (changed, handled) = self.courier.handle_done(order, done);
+        if changed == Changed::Yes {
+            self.node.bump_changed();
+        }
+        handled?;
+        if tells {
+            self.publish();
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use journal::Frontier;
+use journal::canary::{self, Canary};
 use journal::{DeviceId, EntryId, Received, RefuseReason};
 
 use crate::limits;
@@ -272,6 +273,11 @@ impl Session {
                 self.last_batch = batch;
                 self.receiving += 1;
                 self.theirs = frontier;
+                if canary::is(Canary::HaveTooEarly) {
+                    let frontier = Frontier::default();
+                    self.effects
+                        .push_back(Effect::Send(Message::Have(Have { upto: batch, frontier })));
+                }
                 self.effects.push_back(Effect::Receive { batch, entries });
             }
             Message::Have(have) => self.handle_have(have)?,
@@ -342,7 +348,9 @@ impl Session {
         frontier: Frontier,
     ) -> Result<(), Violation> {
         self.receiving = self.receiving.saturating_sub(1);
-        self.effects.push_back(Effect::Send(Message::Have(Have { upto: batch, frontier })));
+        if !canary::is(Canary::HaveTooEarly) {
+            self.effects.push_back(Effect::Send(Message::Have(Have { upto: batch, frontier })));
+        }
         for id in &received.applied {
             self.asked.remove(id);
         }
@@ -360,7 +368,7 @@ impl Session {
                 ask.push(*id);
             }
         }
-        if !ask.is_empty() {
+        if !ask.is_empty() && !canary::is(Canary::WantForgotten) {
             self.effects.push_back(Effect::Send(Message::Want(ask)));
         }
         self.prepare_if_offer_is_in();
@@ -371,7 +379,8 @@ impl Session {
     }
 
     fn prepare_if_offer_is_in(&mut self) {
-        if self.phase == Phase::Offering && self.offer_seen && self.receiving == 0 {
+        let early = canary::is(Canary::PreparedTooEarly);
+        if self.phase == Phase::Offering && self.offer_seen && (self.receiving == 0 || early) {
             self.phase = Phase::Preparing;
             self.effects.push_back(Effect::Prepare);
         }
@@ -449,6 +458,7 @@ impl Session {
             bytes_max: self.in_flight_len + untaken + self.reach,
             hold_back: match self.phase {
                 Phase::Pushing => HoldBack::Nothing,
+                _ if canary::is(Canary::NothingHeldBack) => HoldBack::Nothing,
                 _ => HoldBack::Unacknowledged,
             },
         });
@@ -566,7 +576,10 @@ fn is_fault(why: &RefuseReason) -> bool {
         | RefuseReason::OtherDrive { .. }
         | RefuseReason::Chain
         | RefuseReason::Clock => true,
-        RefuseReason::NotMember | RefuseReason::Parent | RefuseReason::Crowded => false,
+        RefuseReason::NotMember
+        | RefuseReason::Parent
+        | RefuseReason::Crowded
+        | RefuseReason::GivenUp => false,
     }
 }
 

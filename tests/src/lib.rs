@@ -1,12 +1,14 @@
 //! Everything that proves Atelier from the outside: the harness that runs real processes, real mounts and real
 //! networks on one machine, and the benchmarks that compare it with others.
 //!
-//! It talks to the product only through its command line contract and the mount, as a user would; nothing here
-//! reaches into a crate's insides, so that a test can fail only for a reason a user would notice too.
+//! The harness talks to the product only through its command line contract and the mount, as a user would, so that a
+//! test can fail only for a reason a user would notice too. The simulator ([`sim`]) drives journal, store and exchange
+//! through their public calls instead.
 //!
 //! ```text
 //! tests/runner.rs ──► harness::{device, netns, blender, tree, rot, clock, ...} ──► program, wait, site
 //! bin/bench.rs    ──► bench::{sync, mount, peers, table} ──► harness
+//! bin/sim.rs       ──► sim                   (whole clusters from one seed)
 //! bin/passthrough.rs ──► passthrough         (the plain FUSE file system the mount is compared with)
 //! ```
 //!
@@ -24,3 +26,4 @@ pub mod bench;
 pub mod fuzz;
 pub mod harness;
 pub mod passthrough;
+pub mod sim;

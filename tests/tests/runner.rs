@@ -23,6 +23,7 @@ mod malice;
 mod members;
 mod posix;
 mod rot;
+mod sim;
 mod tidy;
 mod trouble;
 mod twins;

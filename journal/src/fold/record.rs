@@ -8,10 +8,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::canary::{self, Canary};
 use crate::chain::sees;
 use crate::error::StateError;
 use crate::fold::Fold;
-use crate::id::{DirId, VersionId};
+use crate::id::{DeviceId, DirId, VersionId};
 use crate::kv::keys_with;
 use crate::member::verify_admit;
 use crate::name::Register;
@@ -57,14 +58,14 @@ impl Fold<'_> {
         for (index, op) in entry.entry().ops.iter().enumerate() {
             match op {
                 Op::Genesis { .. } => {
-                    self.kv.put(&key(table::ADMITTED, &[rec.device.as_bytes()]), &[])?;
+                    self.note_admission(&rec.device, entry)?;
                 }
                 Op::Admit { invite, device, proof, .. } => {
                     if !verify_admit(invite, &self.meta.drive, device, proof) {
                         self.note_unfit(rec)?;
                         continue;
                     }
-                    self.kv.put(&key(table::ADMITTED, &[device.as_bytes()]), &[])?;
+                    self.note_admission(device, entry)?;
                 }
                 Op::Invite { .. }
                 | Op::Remove { .. }
@@ -80,6 +81,10 @@ impl Fold<'_> {
             self.put_version(&At { rec, version }, version, None, what, Vec::new())?;
         }
         Ok(any)
+    }
+
+    fn note_admission(&mut self, device: &DeviceId, by: &VerifiedEntry) -> Result<(), StateError> {
+        self.kv.put(&key(table::ADMITTED, &[device.as_bytes(), by.id().as_bytes()]), &[])
     }
 
     pub(super) fn has_member_ops(&self, entry: &crate::id::EntryId) -> Result<bool, StateError> {
@@ -109,6 +114,10 @@ impl Fold<'_> {
                 Op::Exchange { a, b } => self.record_exchange(&at, a, b)?,
                 Op::SetDir { dir, attr } => self.record_attr(&at, *dir, attr)?,
                 Op::Resolve { drop, .. } => {
+                    let drop = match canary::is(Canary::ResolveForgotten) {
+                        true => &[][..],
+                        false => drop,
+                    };
                     let bases = self.seen_bases(rec, drop)?;
                     self.foreign.extend(&bases);
                     self.put_version(&at, at.version, None, What::Resolve, bases)?;
@@ -344,7 +353,8 @@ impl Fold<'_> {
             Some(last) => self.key_of(&last)?,
             None => None,
         };
-        if last.is_none_or(|last| last < at.key()) {
+        let newer = |last: Vec<u8>| (last < at.key()) != canary::is(Canary::OldestAttributes);
+        if last.is_none_or(newer) {
             let rec = self.dir_mut(&dir)?;
             rec.attr = attr.clone();
             rec.attr_by = Some(at.version);

@@ -142,6 +142,23 @@ pub(super) fn unheard(
     Ok(out)
 }
 
+/// All entries of `device` that nobody else is known to hold, each branch of its chain in order.
+pub(super) fn unacknowledged(
+    kv: &dyn KvRead,
+    device: DeviceId,
+) -> Result<Vec<EntryId>, StateError> {
+    let held = held_by_others(kv, device)?;
+    let mut out = Vec::new();
+    for lane in lanes_of(kv, &device)? {
+        let len = load_lane(kv, lane)?.map_or(0, |lane| lane.len);
+        let known = held.iter().find(|(of, _)| *of == lane).map(|(_, pos)| *pos);
+        for pos in known.map_or(0, |pos| pos.saturating_add(1))..len {
+            out.extend(entry_at(kv, lane, pos)?);
+        }
+    }
+    Ok(out)
+}
+
 /// The end of the longest run of the device's chain.
 pub(super) fn own_tip(kv: &dyn KvRead, device: DeviceId) -> Result<Option<EntryId>, StateError> {
     let mut best = None;

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::{Authored, Journal, Now, Received, Refusal, Writer, acks, split};
+use crate::canary::{self, Canary};
 use crate::chain::{self, Frontier};
 use crate::entry::{Entry, SEEN_MAX};
 use crate::error::{AppendError, OpenError, PathError, RefuseReason, StateError};
@@ -101,7 +102,16 @@ impl Journal {
                 Err(error) => refused.push(Refusal { id: None, why: error.into() }),
             }
         }
-        match self.submit(Request::Receive { entries: verified, refused })? {
+        self.receive_verified(verified, refused)
+    }
+
+    /// [`Journal::receive`] for entries whose signatures were checked before; `refused` goes into the answer.
+    pub fn receive_verified(
+        &self,
+        entries: Vec<VerifiedEntry>,
+        refused: Vec<Refusal>,
+    ) -> Result<Received, AppendError> {
+        match self.submit(Request::Receive { entries, refused })? {
             Outcome::Received(received) => Ok(received),
             _ => Err(AppendError::Closed),
         }
@@ -202,7 +212,9 @@ impl Journal {
                 }
                 outcomes.push(outcome);
             }
-            writer.log.sync().map_err(PathError::into_append)?;
+            if !is_sync_skipped(&outcomes) {
+                writer.log.sync().map_err(PathError::into_append)?;
+            }
             fold.meta.watermark = writer.log.end();
             fold.meta.gaps = writer.waiting.gaps();
             fold.finish()?;
@@ -226,6 +238,9 @@ impl Journal {
                 Ok(Outcome::Authored(authored))
             }
             Request::Late { signer, now } => {
+                if canary::is(Canary::LateForgotten) {
+                    return Ok(Outcome::Nothing);
+                }
                 let mut all: Option<Authored> = None;
                 for end in acks::unheard(&*fold.kv, signer.device(), fold.meta.genesis)? {
                     let said = self.write_late(writer, fold, &signer, &end, now)?;
@@ -319,7 +334,8 @@ impl Journal {
         seen.truncate(SEEN_MAX);
         let mut causes = Hlc::default();
         let mut seq = 0;
-        for parent in prev.iter().chain(&seen) {
+        let foreign = if canary::is(Canary::ClockIgnoresSeen) { &[][..] } else { &seen };
+        for parent in prev.iter().chain(foreign) {
             if let Some(rec) = load_entry(&*fold.kv, parent)? {
                 causes = causes.max(rec.hlc);
                 if Some(*parent) == prev {
@@ -327,11 +343,23 @@ impl Journal {
                 }
             }
         }
-        let wall_ms = self.clock.lock().believed_ms(now.wall_ms);
+        let wall_ms = match canary::is(Canary::MedianIgnored) {
+            true => now.wall_ms,
+            false => self.clock.lock().believed_ms(now.wall_ms),
+        };
         let hlc = Hlc::next(causes, wall_ms).ok_or(AppendError::Clock)?;
         let (drive, saved_at_ms, late) = (fold.meta.drive, now.wall_ms, Vec::new());
         Ok(Entry { drive, device, seq, prev, seen, late, hlc, saved_at_ms, ops })
     }
+}
+
+fn is_sync_skipped(outcomes: &[Result<Outcome, AppendError>]) -> bool {
+    let skipped = |outcome: &Result<Outcome, AppendError>| match outcome {
+        Ok(Outcome::Authored(_)) => canary::is(Canary::AuthorUnsynced),
+        Ok(Outcome::Received(_)) => canary::is(Canary::ReceiveUnsynced),
+        _ => false,
+    };
+    outcomes.iter().any(skipped)
 }
 
 /// Refuses operations that would have no effect, before anything is written.
@@ -391,6 +419,7 @@ fn take_entries(
     // The last entry of each lane that came: who sent it holds it, and all it has seen.
     let mut came: BTreeMap<u32, EntryRec> = BTreeMap::new();
     for entry in entries {
+        let given = entry.id();
         let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
         while let Some((entry, at)) = ready.pop() {
             let id = entry.id();
@@ -417,6 +446,7 @@ fn take_entries(
                     }
                 }
                 Verdict::Refused(why) => {
+                    let why = if id == given { why } else { RefuseReason::GivenUp };
                     received.refused.push(Refusal { id: Some(id), why });
                     for gone in writer.waiting.refused(&id) {
                         let why = RefuseReason::Parent;

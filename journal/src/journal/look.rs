@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::open::is_applied;
-use super::{Counts, DriveInfo, Journal, Now, SnapshotInfo, VerifyReport};
+use super::{Counts, DriveInfo, Journal, Now, SnapshotInfo, VerifyReport, acks};
 use crate::chain::{self, Frontier};
 use crate::date::{OddClock, odd_clocks};
 use crate::error::{InviteError, OpenError, StateError};
@@ -108,6 +108,12 @@ impl Journal {
     /// Whether everything behind `theirs` is held here.
     pub fn covers(&self, theirs: &Frontier) -> bool {
         self.look_or(false, |kv| chain::covers(kv, theirs))
+    }
+
+    /// Entries of `device` that no other member is known to hold: they leave it only after the other end's entries
+    /// are in and the late entry is written.
+    pub fn unacknowledged(&self, device: DeviceId) -> Vec<EntryId> {
+        self.look_or(Vec::new(), |kv| acks::unacknowledged(kv, device))
     }
 
     /// A member's clock showed `wall_ms` while the own one showed `now`.

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use super::{GenesisSpec, Journal, Now, Writer, acks};
+use crate::canary::{self, Canary};
 use crate::chain;
 use crate::entry::Entry;
 use crate::error::{CreateError, OpenError, StateError};
@@ -139,15 +140,21 @@ impl Journal {
     ) -> Result<Journal, OpenError> {
         let missing = || OpenError::Missing { path: storage.path("") };
         let mut log = Log::open(Arc::clone(&storage))?.ok_or_else(missing)?;
-        // What a crashed process appended and did not sync is about to be believed.
-        log.sync_all()?;
         let meta = state.read(|kv| load_meta(kv)).unwrap_or_default();
-        let current = meta.filter(|meta| {
+        let known = meta.filter(|meta| {
             meta.format == crate::records::STATE_FORMAT
                 && meta.drive == log.drive()
-                && meta.gaps == 0
                 && meta.watermark <= log.end()
         });
+        // What a crashed process appended and did not sync is about to be believed. A sync alone would not do: if one
+        // had failed in that process, the kernel calls the same bytes clean.
+        if !canary::is(Canary::OpenUnsynced) {
+            match &known {
+                Some(meta) => log.write_again(meta.watermark)?,
+                None => log.sync_all()?,
+            }
+        }
+        let current = known.filter(|meta| meta.gaps == 0);
         let acked = dir.map(acks::load_saved).unwrap_or_default();
         let caught_up = match current {
             Some(meta) => state.write(|kv| fold_log(kv, &log, meta.watermark)),

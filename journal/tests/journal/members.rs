@@ -30,7 +30,7 @@ fn role(journal: &Journal, device: char) -> Option<Role> {
 }
 
 #[test]
-fn a_stranger_is_refused_and_taken_after_its_admission() {
+fn a_stranger_is_refused_until_it_has_seen_its_admission() {
     let mut f = Forge::new();
     let (journal, _) = journal_of(&f.genesis);
     let admin = f.admin.clone();
@@ -39,7 +39,10 @@ fn a_stranger_is_refused_and_taken_after_its_admission() {
     let got = feed(&journal, std::slice::from_ref(&x));
     assert_eq!(got.refused[0].why, RefuseReason::NotMember);
     let a = f.e('A', 2, vec![admit(&f.drive, 'X')], &[]);
-    assert_eq!(feed(&journal, &[a, x]).applied.len(), 2);
+    let got = feed(&journal, &[a.clone(), x]);
+    assert_eq!((got.applied.len(), &got.refused[0].why), (1, &RefuseReason::NotMember));
+    let x = f.after('X', None, 20, vec![put("x", "x", &[])], &[&a], &[]);
+    assert_eq!(feed(&journal, &[x]).applied.len(), 1);
 }
 
 #[test]

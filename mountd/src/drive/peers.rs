@@ -4,85 +4,24 @@
 //!
 //! Invariants:
 //! - `receive` returns after the entries are durable, applied and shown;
-//! - a chunk from a peer is verified before it is written (by the store);
-//! - an own entry counts as unacknowledged until a member's frontier names it or one that follows it.
+//! - a chunk from a peer is verified before it is written (by the store).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas::{ChunkId, Content, MissingChunks, StoredChunk};
 use journal::op::Op;
-use journal::{
-    AppendError, DeviceId, DriveId, EntryId, Frontier, InviteError, Journal, Now, Received,
-};
+use journal::{AppendError, DeviceId, DriveId, EntryId, Frontier, InviteError, Now, Received};
 use net::{AdmitError, ChunkHost, JournalHost, PutError};
-use parking_lot::Mutex;
 
 use super::Drive;
 
 /// Who may connect: every member that is not removed, oneself included.
 pub type Members = Vec<DeviceId>;
 
-/// Own entries looked at after a start; older ones were acknowledged or are fetched with the newer.
-const CHAIN_MAX: usize = 4_096;
-
-/// Own entries that nobody is known to hold, each with the one before it.
-#[derive(Default)]
-pub(super) struct Unacknowledged {
-    entries: Mutex<BTreeMap<EntryId, Option<EntryId>>>,
-}
-
-impl Unacknowledged {
-    /// Whatever this device wrote before counts until somebody says that they have it.
-    pub(super) fn load(journal: &Journal, own: DeviceId) -> Self {
-        let mut entries = BTreeMap::new();
-        for tip in journal.frontier().tips.into_iter().filter(|tip| tip.device == own) {
-            let (mut at, mut count) = (Some(tip.entry), 0);
-            while let Some(id) =
-                at.take().filter(|id| count < CHAIN_MAX && !entries.contains_key(id))
-            {
-                let Some(prev) = prev_of(journal, &id) else { break };
-                entries.insert(id, prev);
-                (at, count) = (prev, count + 1);
-            }
-        }
-        Self { entries: Mutex::new(entries) }
-    }
-
-    fn add(&self, journal: &Journal, ids: &[EntryId]) {
-        let mut entries = self.entries.lock();
-        for id in ids {
-            entries.extend(prev_of(journal, id).map(|prev| (*id, prev)));
-        }
-    }
-
-    /// Somebody holds what is behind `frontier`. The number of an entry proves nothing: a chain may have two ends.
-    fn acknowledged(&self, own: DeviceId, frontier: &Frontier) {
-        let mut entries = self.entries.lock();
-        for tip in frontier.tips.iter().filter(|tip| tip.device == own) {
-            let mut at = Some(tip.entry);
-            while let Some(prev) = at.and_then(|id| entries.remove(&id)) {
-                at = prev;
-            }
-        }
-    }
-}
-
-/// The entry before `id` in its chain; none when `id` cannot be read.
-fn prev_of(journal: &Journal, id: &EntryId) -> Option<Option<EntryId>> {
-    let bytes = journal.entry(id)?;
-    journal::codec::decode(&bytes).ok().map(|parts| parts.entry.prev)
-}
-
 impl Drive {
     /// Whether any other member is connected now.
     pub(super) fn somebody_online(&self) -> bool {
         !self.online.lock().is_empty()
-    }
-
-    /// Notes that these own entries are nobody else's yet.
-    pub(super) fn wrote(&self, ids: &[EntryId]) {
-        self.unacknowledged.add(&self.journal, ids);
     }
 
     fn is_current(&self, device: DeviceId) -> bool {
@@ -124,7 +63,7 @@ impl JournalHost for Drive {
     }
 
     fn unacknowledged(&self) -> Vec<EntryId> {
-        self.unacknowledged.entries.lock().keys().copied().collect()
+        self.journal.unacknowledged(self.signer.device())
     }
 
     fn receive(&self, from: DeviceId, entries: &[Arc<[u8]>]) -> Result<Received, AppendError> {
@@ -144,19 +83,19 @@ impl JournalHost for Drive {
     }
 
     fn acknowledged(&self, by: DeviceId, frontier: &Frontier) {
-        self.unacknowledged.acknowledged(self.signer.device(), frontier);
         self.journal.acknowledged(by, frontier);
     }
 
-    fn before_first_push(&self) {
+    fn before_first_push(&self) -> Result<(), AppendError> {
         match self.journal.author_late(&self.signer, self.clock.now()) {
             Ok(Some(authored)) => {
                 tracing::info!("own work is marked as late");
-                self.wrote(&authored.ids);
                 self.show(&authored.changed);
+                Ok(())
             }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, "late work could not be marked as late"),
+            // A removed device's work counts nowhere, late or not.
+            Ok(None) | Err(AppendError::NotMember) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -276,27 +215,5 @@ impl ChunkHost for Drive {
             tracing::error!(%error, "arrived chunks could not be made durable");
         }
         synced.is_ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_end_of_a_forked_chain_says_nothing_about_the_other() {
-        let id = |n: u8| EntryId::from_bytes([n; 32]);
-        let own = DeviceId::from_bytes([9; 32]);
-        let tip = |n: u8, seq| journal::Tip { device: own, seq, entry: id(n) };
-        let all = [(1, None), (2, Some(1)), (3, Some(2)), (12, Some(1))];
-        let entries = all.map(|(n, prev): (u8, Option<u8>)| (id(n), prev.map(id)));
-        let unacknowledged = Unacknowledged { entries: Mutex::new(BTreeMap::from(entries)) };
-        let left = || unacknowledged.entries.lock().keys().copied().collect::<Vec<_>>();
-        unacknowledged.acknowledged(own, &Frontier { tips: vec![tip(77, 8)] });
-        assert_eq!(left().len(), 4, "an end that is not known here proves nothing");
-        unacknowledged.acknowledged(own, &Frontier { tips: vec![tip(3, 3)] });
-        assert_eq!(left(), [id(12)], "the branch of a lower number is still nobody's");
-        unacknowledged.acknowledged(own, &Frontier { tips: vec![tip(12, 2), tip(3, 3)] });
-        assert_eq!(left(), []);
     }
 }

@@ -41,7 +41,6 @@ impl Submit for Drive {
             | AppendError::Encode(_)) => SealError::Refused(Box::new(error)),
             error => SealError::Failed(Box::new(error)),
         })?;
-        self.wrote(&authored.ids);
         self.announce();
         Ok(authored.versions)
     }

@@ -86,7 +86,7 @@ impl End {
                 false
             }
             Effect::Prepare => {
-                journal.before_first_push();
+                journal.before_first_push().unwrap();
                 self.prepared = true;
                 self.session.handle_prepared();
                 true

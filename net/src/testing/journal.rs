@@ -295,7 +295,7 @@ impl JournalHost for FakeJournal {
         state.acknowledged.extend(below);
     }
 
-    fn before_first_push(&self) {
+    fn before_first_push(&self) -> Result<(), AppendError> {
         let own = self.unacknowledged();
         let first = {
             let state = self.state.lock();
@@ -304,6 +304,7 @@ impl JournalHost for FakeJournal {
         if first.is_some() {
             self.author_with("late", &[], first);
         }
+        Ok(())
     }
 
     fn members(&self) -> Vec<DeviceId> {

@@ -141,7 +141,9 @@ impl JournalHost for HonestJournal {
         self.journal.acknowledged(by, frontier);
     }
 
-    fn before_first_push(&self) {}
+    fn before_first_push(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
 
     fn members(&self) -> Vec<DeviceId> {
         let members = self.journal.members().into_iter().filter(|member| !member.removed);

@@ -1,7 +1,9 @@
 //! The rules once more, naively: sets of entries in, the whole tree out. Slow, obvious, written from
 //! the design and not from the engine, which is compared with it.
 //!
-//! Leaves out: roles and removals (every author counts), names of copies.
+//! Leaves out: extended attributes and owners, and copies whose short names collide by hash.
+//!
+//! The journal's own tests include this file as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +11,9 @@ use journal::op::{Arrival, Content, Value};
 use journal::order::OrderKey;
 use journal::signed::VerifiedEntry;
 use journal::view::{ViewKind, ViewNode};
-use journal::{DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
+use journal::{DeviceId, DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
 
-use crate::forge::list;
+use super::roster::Roster;
 
 type Reg = (DirId, String);
 type Key = (OrderKey, u32);
@@ -36,6 +38,11 @@ struct Version {
     left: Option<DirId>,
     made: bool,
     skipped: bool,
+    /// The name as its author spelled it.
+    spelled: String,
+    author: DeviceId,
+    /// Attributes set for a directory, which may not be what stands in `reg`.
+    attr_of: Option<DirId>,
 }
 
 struct MoveOp {
@@ -53,13 +60,22 @@ pub struct Node {
     pub merged: Vec<VersionId>,
     pub thing: Thing,
     pub mode: u32,
+    /// The name it is shown under.
+    pub shown: String,
 }
+
+pub type Past = BTreeMap<EntryId, BTreeSet<EntryId>>;
 
 pub struct Oracle {
     drive: DriveId,
-    past: BTreeMap<EntryId, BTreeSet<EntryId>>,
+    past: Past,
     versions: BTreeMap<VersionId, Version>,
+    /// What names a version as a base.
+    supersede: BTreeMap<VersionId, Vec<VersionId>>,
+    /// Versions of each register, in order.
+    registers: BTreeMap<Reg, Vec<VersionId>>,
     place: BTreeMap<DirId, Reg>,
+    pub roster: Roster,
     pub skipped: BTreeSet<VersionId>,
 }
 
@@ -67,58 +83,147 @@ fn reg(dir: DirId, name: &EntryName) -> Reg {
     (dir, name.folded().into_owned())
 }
 
+/// What each entry has seen, itself included.
+pub fn pasts(order: &[&VerifiedEntry]) -> Past {
+    let mut past = Past::new();
+    for e in order {
+        let mut set = BTreeSet::from([e.id()]);
+        e.entry().parents().for_each(|p| set.extend(&past[&p]));
+        past.insert(e.id(), set);
+    }
+    past
+}
+
+/// Every entry's place in the order: its own logical time, or that of the first own entry that names it late.
+fn order_keys(order: &[&VerifiedEntry]) -> BTreeMap<EntryId, OrderKey> {
+    let by_id: BTreeMap<EntryId, &VerifiedEntry> = order.iter().map(|e| (e.id(), *e)).collect();
+    let mut late = BTreeMap::new();
+    for f in order {
+        for start in &f.entry().late {
+            let (mut chain, mut at) = (vec![], f.entry().prev);
+            while let Some(id) = at {
+                chain.push(id);
+                if id == *start {
+                    for id in &chain {
+                        let first = late.entry(*id).or_insert(f.entry().hlc);
+                        *first = f.entry().hlc.min(*first);
+                    }
+                    break;
+                }
+                at = by_id[&id].entry().prev;
+            }
+        }
+    }
+    let key = |e: &&VerifiedEntry| {
+        let published = late.get(&e.id()).copied().unwrap_or(e.entry().hlc);
+        let (hlc, device, entry) = (e.entry().hlc, e.entry().device, e.id());
+        (entry, OrderKey { published, hlc, device, entry })
+    };
+    order.iter().map(key).collect()
+}
+
 impl Oracle {
+    /// The whole tree of `entries`.
     pub fn fold(entries: &[VerifiedEntry]) -> Vec<Node> {
+        Self::of(entries).nodes()
+    }
+
+    /// Everything the rules say of `entries`, which are closed under what they have seen.
+    pub fn of(entries: &[VerifiedEntry]) -> Self {
         let mut o = Self::read(entries);
+        o.index();
         o.replay_moves(entries);
-        o.nodes()
+        o
     }
 
     fn read(entries: &[VerifiedEntry]) -> Self {
         let by_id: BTreeMap<EntryId, &VerifiedEntry> =
             entries.iter().map(|e| (e.id(), e)).collect();
-        let mut past: BTreeMap<EntryId, BTreeSet<EntryId>> = BTreeMap::new();
         let mut order: Vec<&VerifiedEntry> = by_id.values().copied().collect();
         order.sort_by_key(|e| (e.entry().hlc, e.id()));
-        for e in &order {
-            let mut set = BTreeSet::from([e.id()]);
-            e.entry().parents().for_each(|p| set.extend(&past[&p]));
-            past.insert(e.id(), set);
-        }
-        let mut late = BTreeMap::new();
-        for f in &order {
-            for start in &f.entry().late {
-                let (mut chain, mut at) = (vec![], f.entry().prev);
-                while let Some(id) = at {
-                    chain.push(id);
-                    if id == *start {
-                        for id in &chain {
-                            let first = late.entry(*id).or_insert(f.entry().hlc);
-                            *first = f.entry().hlc.min(*first);
-                        }
-                        break;
-                    }
-                    at = by_id[&id].entry().prev;
-                }
-            }
-        }
+        let past = pasts(&order);
+        let keys = order_keys(&order);
         let genesis = order.iter().find(|e| e.entry().is_genesis()).unwrap();
+        let drive = genesis.id().into();
+        let roster = Roster::fold(drive, &order, &keys, &past);
         let mut o = Self {
-            drive: genesis.id().into(),
+            drive,
             past,
             versions: BTreeMap::new(),
+            supersede: BTreeMap::new(),
+            registers: BTreeMap::new(),
             place: BTreeMap::new(),
+            roster,
             skipped: BTreeSet::new(),
         };
         for e in &order {
-            let published = late.get(&e.id()).copied().unwrap_or(e.entry().hlc);
-            let (hlc, device, entry) = (e.entry().hlc, e.entry().device, e.id());
-            let key = OrderKey { published, hlc, device, entry };
+            let key = keys[&e.id()];
             for (index, op) in e.entry().ops.iter().enumerate() {
                 o.read_op(VersionId::new(e.id(), index as u32), key, op);
             }
         }
         o
+    }
+
+    fn index(&mut self) {
+        for (id, v) in &self.versions {
+            for base in &v.bases {
+                self.supersede.entry(*base).or_default().push(*id);
+            }
+            if let Some(at) = &v.reg {
+                self.registers.entry(at.clone()).or_default().push(*id);
+            }
+        }
+        for all in self.registers.values_mut() {
+            all.sort_by_key(|id| self.versions[id].key);
+        }
+    }
+
+    /// Whether the rules know `version`: it fits the past of its entry.
+    pub fn has(&self, version: &VersionId) -> bool {
+        self.versions.contains_key(version)
+    }
+
+    /// How often some kinds of conflict came about.
+    pub fn tallies(&self) -> Vec<(&'static str, u64)> {
+        let count = |found: &dyn Fn(&VersionId, &Version) -> bool| {
+            self.versions.iter().filter(|(id, v)| found(id, v)).count() as u64
+        };
+        let made = |id: &VersionId, v: &Version| {
+            let twin =
+                |(other, o): (&VersionId, &Version)| other != id && o.made && o.thing == v.thing;
+            v.made && self.versions.iter().any(twin)
+        };
+        let back = self.place.iter().filter(|(dir, at)| {
+            let (heads, void) = self.standing(**dir, at);
+            heads.is_empty() && void
+        });
+        let beats = |id: &VersionId, v: &Version| {
+            self.leaf(id)
+                && self.is_head(id)
+                && v.reg.as_ref().is_some_and(|at| {
+                    let all = self.register(at);
+                    all.iter().any(|o| self.is_head(o) && self.versions[o].thing == Thing::Nothing)
+                })
+        };
+        let attrs = |id: &VersionId, v: &Version| {
+            matches!(v.thing, Thing::File(_))
+                && self.is_head(id)
+                && v.bases.iter().any(|b| self.versions[b].thing == v.thing)
+                && v.bases.iter().any(|b| self.superseders(b).len() > 1)
+        };
+        vec![
+            ("conflict: directory made twice", count(&made)),
+            ("conflict: directory back after its removal", back.count() as u64),
+            ("conflict: edit beats removal", count(&beats)),
+            ("conflict: heads of attributes only merged", count(&attrs)),
+            ("conflict: copy resolved", count(&|_, v| v.reg.is_none() && !v.bases.is_empty())),
+        ]
+    }
+
+    /// Whether what `entry` does to the tree counts.
+    fn accepted(&self, entry: &EntryId) -> bool {
+        self.roster.accepted(entry)
     }
 
     fn knows(&self, entry: EntryId, id: &VersionId) -> bool {
@@ -158,9 +263,25 @@ impl Oracle {
         let bases: BTreeSet<VersionId> =
             bases.iter().filter(|b| self.knows(id.entry, b)).copied().collect();
         let (key, entry, bases) = ((order, id.index), id.entry, bases.into_iter().collect());
-        let (mode, left, made, skipped) = (0, None, false, false);
-        let version = Version { key, entry, reg: at, thing, mode, bases, left, made, skipped };
-        self.versions.insert(id, version);
+        let (mode, left, made, skipped, attr_of) = (0, None, false, false, None);
+        let (author, spelled) = (order.device, String::new());
+        self.versions.insert(
+            id,
+            Version {
+                key,
+                entry,
+                reg: at,
+                thing,
+                mode,
+                bases,
+                left,
+                made,
+                skipped,
+                spelled,
+                author,
+                attr_of,
+            },
+        );
     }
 
     fn add_value(
@@ -184,21 +305,30 @@ impl Oracle {
         match op {
             Op::Put { dir, name, value, bases } if self.knows_dir(id.entry, *dir) => {
                 self.add_value(id, order, reg(*dir, name), value, bases);
+                self.spell(id, name);
             }
-            Op::MkDir { parent, name, dir, bases, .. } if self.knows_dir(id.entry, *parent) => {
+            Op::SetDir { dir, attr } if *dir != DirId::ROOT && self.knows_dir(id.entry, *dir) => {
+                self.add(id, order, None, Thing::Nothing, &[]);
+                let version = self.versions.get_mut(&id).unwrap();
+                (version.mode, version.attr_of) = (attr.mode, Some(*dir));
+            }
+            Op::MkDir { parent, name, dir, attr, bases } if self.knows_dir(id.entry, *parent) => {
                 let at = reg(*parent, name);
                 let known: Vec<VersionId> =
                     bases.iter().filter(|b| self.knows(id.entry, b)).copied().collect();
                 let away: Vec<VersionId> = self.away(&at, &known).into_iter().collect();
                 if DirId::derive(&self.drive, parent, name, &away) == *dir {
                     self.add(id, order, Some(at.clone()), Thing::Dir(*dir), bases);
-                    self.versions.get_mut(&id).unwrap().made = true;
+                    self.spell(id, name);
+                    let version = self.versions.get_mut(&id).unwrap();
+                    (version.made, version.mode) = (true, attr.mode);
+                    version.attr_of = Some(*dir);
                     self.place.insert(*dir, at);
                 }
             }
             Op::Move { dir, from, to, bases } => {
                 let Some(source) = self.placed(id.entry, from, *dir) else { return };
-                let to = reg(to.0, &to.1);
+                let (to, name) = (reg(to.0, &to.1), &to.1);
                 if !self.knows_dir(id.entry, to.0) {
                     return;
                 }
@@ -206,9 +336,11 @@ impl Oracle {
                     // It stands there with a suffix and is given the plain name.
                     let bases = [bases.as_slice(), &[*from]].concat();
                     self.add(id, order, Some(to), Thing::Dir(*dir), &bases);
+                    self.spell(id, name);
                     return;
                 }
                 self.add(id, order, Some(to), Thing::Dir(*dir), bases);
+                self.spell(id, name);
                 self.add(id.second(), order, Some(source), Thing::Nothing, &[*from]);
                 self.versions.get_mut(&id.second()).unwrap().left = Some(*dir);
             }
@@ -220,7 +352,8 @@ impl Oracle {
                         self.placed(id.entry, from, *dir).as_ref() == Some(source)
                     }
                 };
-                if ra == rb || !fits(a, &rb) || !fits(b, &ra) {
+                let known = |dir| self.knows_dir(id.entry, dir);
+                if ra == rb || !known(a.dir) || !known(b.dir) || !fits(a, &rb) || !fits(b, &ra) {
                     return;
                 }
                 for (side, other, at, id) in [(a, b, ra, id), (b, a, rb, id.second())] {
@@ -234,6 +367,7 @@ impl Oracle {
                             self.add(id, order, Some(at), Thing::Dir(*dir), &bases);
                         }
                     }
+                    self.spell(id, &side.name);
                     if let Arrival::Dir { dir, .. } = &other.comes {
                         self.versions.get_mut(&id).unwrap().left = Some(*dir);
                     }
@@ -242,6 +376,10 @@ impl Oracle {
             Op::Resolve { drop, .. } => self.add(id, order, None, Thing::Nothing, drop),
             _ => {}
         }
+    }
+
+    fn spell(&mut self, id: VersionId, name: &EntryName) {
+        self.versions.get_mut(&id).unwrap().spelled = name.as_str().to_owned();
     }
 
     fn placed(&self, entry: EntryId, from: &VersionId, dir: DirId) -> Option<Reg> {
@@ -253,7 +391,7 @@ impl Oracle {
     /// Every move in order; each applies if it moves what it says from where it says.
     fn replay_moves(&mut self, entries: &[VerifiedEntry]) {
         let mut moves = Vec::new();
-        for e in entries {
+        for e in entries.iter().filter(|e| self.accepted(&e.id())) {
             for (index, op) in e.entry().ops.iter().enumerate() {
                 let version = VersionId::new(e.id(), index as u32);
                 let mut parts = Vec::new();
@@ -320,10 +458,29 @@ impl Oracle {
         }
     }
 
+    /// What named `id` as a base and takes effect: accepted and not skipped, or not accepted but itself replaced by
+    /// accepted work.
     fn superseders(&self, id: &VersionId) -> Vec<VersionId> {
-        let named =
-            |(by, v): (&VersionId, &Version)| (!v.skipped && v.bases.contains(id)).then_some(*by);
-        self.versions.iter().filter_map(named).collect()
+        let named = self.supersede.get(id).into_iter().flatten();
+        let acts = |by: &&VersionId| match self.accepted(&by.entry) {
+            true => !self.versions[by].skipped,
+            false => self.superseded(by),
+        };
+        named.filter(acts).copied().collect()
+    }
+
+    fn superseded(&self, id: &VersionId) -> bool {
+        let (mut queue, mut passed) = (vec![*id], BTreeSet::new());
+        while let Some(id) = queue.pop() {
+            for by in self.supersede.get(&id).into_iter().flatten() {
+                match self.accepted(&by.entry) {
+                    true if !self.versions[by].skipped => return true,
+                    false if passed.insert(*by) => queue.push(*by),
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     fn ancestors(&self, id: &VersionId) -> BTreeSet<VersionId> {
@@ -336,19 +493,16 @@ impl Oracle {
         out
     }
 
+    fn counts(&self, id: &VersionId) -> bool {
+        self.accepted(&id.entry) && !self.versions[id].skipped
+    }
+
     fn is_head(&self, id: &VersionId) -> bool {
-        !self.versions[id].skipped && self.superseders(id).is_empty()
+        self.counts(id) && !self.superseded(id)
     }
 
     fn register(&self, at: &Reg) -> Vec<VersionId> {
-        let mut all: Vec<VersionId> = self
-            .versions
-            .iter()
-            .filter(|(_, v)| v.reg.as_ref() == Some(at))
-            .map(|(id, _)| *id)
-            .collect();
-        all.sort_by_key(|id| self.versions[id].key);
-        all
+        self.registers.get(at).cloned().unwrap_or_default()
     }
 
     fn leaf(&self, id: &VersionId) -> bool {
@@ -358,16 +512,14 @@ impl Oracle {
     /// Placements of `dir` at `at` that stand, and whether it stands by a void removal only.
     fn standing(&self, dir: DirId, at: &Reg) -> (Vec<VersionId>, bool) {
         let is_dir = |id: &VersionId| self.versions[id].thing == Thing::Dir(dir);
-        let all: Vec<VersionId> = self
-            .register(at)
-            .into_iter()
-            .filter(|id| is_dir(id) && !self.versions[id].skipped)
-            .collect();
+        let all: Vec<VersionId> =
+            self.register(at).into_iter().filter(|id| is_dir(id) && self.counts(id)).collect();
         let heads: Vec<VersionId> = all.iter().filter(|id| self.is_head(id)).copied().collect();
         let inside: Vec<EntryId> = self
             .versions
             .values()
             .filter(|v| v.reg.as_ref().is_some_and(|r| r.0 == dir) && v.thing != Thing::Nothing)
+            .filter(|v| self.accepted(&v.entry))
             .map(|v| v.entry)
             .collect();
         let replaces = |by: &VersionId| {
@@ -408,12 +560,14 @@ impl Oracle {
         }
     }
 
-    fn nodes(&self) -> Vec<Node> {
+    /// The whole tree.
+    pub fn nodes(&self) -> Vec<Node> {
         let live = self.live_dirs();
         let mut regs: BTreeSet<Reg> =
             self.versions.values().filter_map(|v| v.reg.clone()).collect();
         regs.extend(self.place.values().cloned());
         let mut out: Vec<Node> = regs.iter().flat_map(|at| self.show(at, &live)).collect();
+        self.name_copies(&mut out);
         out.sort();
         out
     }
@@ -422,6 +576,32 @@ impl Oracle {
     fn placement(&self, placed: &[VersionId]) -> Option<VersionId> {
         let moved = |id: &&VersionId| !self.versions[id].made;
         placed.iter().rfind(moved).or(placed.first()).copied()
+    }
+
+    /// `stem (conflict USER hhhhhh).ext`; many more digits where a real file has that name.
+    fn name_copies(&self, nodes: &mut [Node]) {
+        let taken: BTreeSet<Reg> =
+            nodes.iter().filter(|n| !n.copy).map(|n| n.reg.clone()).collect();
+        for node in nodes.iter_mut().filter(|n| n.copy) {
+            let version = &self.versions[&node.version];
+            let user = self.roster.user(&version.author);
+            let hash = blake3::hash(&node.version.to_bytes()).to_hex();
+            let name = |digits: usize| {
+                let tag = format!(" (conflict {user} {})", &hash[..digits]);
+                match version.spelled.rfind('.').filter(|dot| *dot > 0) {
+                    Some(dot) => {
+                        let (stem, ending) = version.spelled.split_at(dot);
+                        format!("{stem}{tag}{ending}")
+                    }
+                    None => format!("{}{tag}", version.spelled),
+                }
+            };
+            node.shown = name(6);
+            let folded = EntryName::new(&node.shown).unwrap().folded().into_owned();
+            if taken.contains(&(node.reg.0, folded)) {
+                node.shown = name(32);
+            }
+        }
     }
 
     fn quiet(&self, h: &VersionId, other: &VersionId) -> bool {
@@ -445,10 +625,10 @@ impl Oracle {
         for id in all {
             let v = &self.versions[id];
             let elsewhere = match v.thing {
-                Thing::Dir(dir) => !here.contains(&dir) && self.superseders(id).is_empty(),
+                Thing::Dir(dir) => !here.contains(&dir) && !self.superseded(id),
                 _ => false,
             };
-            if v.skipped || quiet.contains(id) || elsewhere {
+            if !self.counts(id) || quiet.contains(id) || elsewhere {
                 continue;
             }
             let Some(first) = off.first() else {
@@ -458,8 +638,9 @@ impl Oracle {
             let ancestors = self.ancestors(id);
             let first = &self.versions[first].thing;
             let abandoned = off.iter().all(|o| {
-                let by = self.superseders(o);
-                !by.is_empty() && !by.iter().any(|by| self.versions[by].reg == v.reg)
+                let mut by = self.supersede.get(o).into_iter().flatten();
+                let here = |by: &VersionId| self.counts(by) && self.versions[by].reg == v.reg;
+                self.superseded(o) && !by.any(here)
             });
             if (*first == Thing::Nothing && v.thing != Thing::Nothing)
                 || off.iter().any(|o| ancestors.contains(o))
@@ -516,7 +697,7 @@ impl Oracle {
             let back = heads.is_empty();
             if back {
                 let is_dir = |id: &&VersionId| self.versions[id].thing == Thing::Dir(*dir);
-                let counts = |id: &&VersionId| is_dir(id) && !self.versions[id].skipped;
+                let counts = |id: &&VersionId| is_dir(id) && self.counts(id);
                 let counted: Vec<VersionId> = all.iter().filter(counts).copied().collect();
                 heads.extend(self.placement(&counted).or(all.iter().rfind(is_dir).copied()));
             }
@@ -547,13 +728,19 @@ impl Oracle {
             let mode = self.mode(&lead, &merged);
             let (reg, copy, thing) = (at.clone(), Some(n) != official, thing.clone());
             let (version, merged) = (lead, merged.into_iter().collect());
-            out.push(Node { reg, copy, version, merged, thing, mode });
+            let shown = self.versions[&version].spelled.clone();
+            out.push(Node { reg, copy, version, merged, thing, mode, shown });
         }
         out
     }
 
     fn mode(&self, lead: &VersionId, merged: &BTreeSet<VersionId>) -> u32 {
         let own = &self.versions[lead];
+        if let Thing::Dir(dir) = own.thing {
+            let set = self.versions.values().filter(|v| v.attr_of == Some(dir));
+            let last = set.filter(|v| self.accepted(&v.entry)).max_by_key(|v| v.key);
+            return last.map_or(0o755, |v| v.mode);
+        }
         if !matches!(own.thing, Thing::File(_)) {
             return 0;
         }
@@ -583,7 +770,7 @@ impl Oracle {
 /// The same nodes as the journal shows them, from the root down.
 pub fn walk(journal: &Journal) -> Vec<Node> {
     nodes_of(|dir| {
-        let nodes = list(journal, dir);
+        let nodes = journal.list(dir, None, usize::MAX).unwrap();
         for node in &nodes {
             let found = journal.lookup(dir, &node.shown).unwrap();
             assert_eq!(found.as_ref(), Some(node), "a listed name must be found");
@@ -599,6 +786,7 @@ pub fn walk(journal: &Journal) -> Vec<Node> {
 /// The nodes that `look` shows, from the root down.
 pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
     let (mut out, mut queue) = (Vec::new(), vec![DirId::ROOT]);
+    let mut passed = BTreeSet::from([DirId::ROOT]);
     while let Some(dir) = queue.pop() {
         let nodes = look(dir);
         let shown: BTreeSet<_> = nodes.iter().map(|n| n.shown.folded().into_owned()).collect();
@@ -607,9 +795,10 @@ pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
             let (thing, mode) = match &node.kind {
                 ViewKind::File(file) => (Thing::File(file.content), file.mode),
                 ViewKind::Symlink(link) => (Thing::Link(link.target.clone()), 0),
-                ViewKind::Dir { dir: id, .. } => {
+                ViewKind::Dir { dir: id, attr } => {
+                    assert!(passed.insert(*id), "a directory stands in two places");
                     queue.push(*id);
-                    (Thing::Dir(*id), 0)
+                    (Thing::Dir(*id), attr.mode)
                 }
             };
             out.push(Node {
@@ -619,6 +808,7 @@ pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
                 merged: node.merged,
                 thing,
                 mode,
+                shown: node.shown.as_str().to_owned(),
             });
         }
     }

@@ -1,0 +1,78 @@
+//! Whole clusters from one seed: a short run of the simulator, what once failed, and some of the bugs it must find.
+//!
+//! Needs nothing of the machine. `make sim` and `make sim-night` run more, `make canaries` looks for every bug.
+
+use anyhow::{Result, ensure};
+use tests::sim::Telling;
+use tests::sim::plan::Plan;
+use tests::sim::regress::CASES;
+use tests::sim::run::{keep_panics, run};
+
+/// Seeds of the short run, in two parts that may run side by side.
+const SEEDS: [std::ops::Range<u64>; 2] = [0..60, 60..120];
+/// Acts of each.
+const STEPS: usize = 150;
+
+fn holds(seed: u64, steps: usize) -> Result<u64> {
+    println!("seed {seed}");
+    let outcome = run(Plan::of(seed, steps), Telling::Hash);
+    ensure!(
+        outcome.broken.is_none(),
+        "seed {seed} with {steps} acts: {}; `sim replay {seed} --steps {steps} --short` tells the story",
+        outcome.broken.map(|broken| broken.to_string()).unwrap_or_default()
+    );
+    Ok(outcome.trace)
+}
+
+#[test]
+fn clusters_hold_their_invariants() -> Result<()> {
+    keep_panics();
+    SEEDS[0].clone().try_for_each(|seed| holds(seed, STEPS).map(|_| ()))
+}
+
+#[test]
+fn more_clusters_hold_their_invariants() -> Result<()> {
+    keep_panics();
+    SEEDS[1].clone().try_for_each(|seed| holds(seed, STEPS).map(|_| ()))
+}
+
+#[test]
+fn what_once_failed_holds() -> Result<()> {
+    keep_panics();
+    for case in CASES {
+        println!("{}", case.what);
+        holds(case.seed, case.steps)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_goes_the_same_way() -> Result<()> {
+    keep_panics();
+    for seed in [3, 50, 100] {
+        let (one, other) = (holds(seed, STEPS)?, holds(seed, STEPS)?);
+        ensure!(one == other, "seed {seed} went two ways");
+    }
+    Ok(())
+}
+
+/// Another few each day: all have had their turn within a week.
+#[cfg(debug_assertions)]
+#[test]
+fn some_bugs_are_found() -> Result<()> {
+    use journal::canary::Canary;
+    use tests::sim::canaries::hunt;
+    const SEEDS_MAX: u64 = 1000;
+    const A_DAY: usize = 5;
+    let days =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() / 86_400;
+    keep_panics();
+    let all = Canary::ALL;
+    for turn in 0..A_DAY {
+        let canary: Canary = all[(days as usize * A_DAY + turn) % all.len()];
+        let life = hunt(canary, 0, SEEDS_MAX, STEPS);
+        println!("{canary:?}: survived {} seeds, then {:?}", life.survived, life.found);
+        ensure!(life.found.is_some(), "{canary:?} was not found in {SEEDS_MAX} seeds");
+    }
+    Ok(())
+}
