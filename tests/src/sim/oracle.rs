@@ -587,14 +587,11 @@ impl Oracle {
             let user = self.roster.user(&version.author);
             let hash = blake3::hash(&node.version.to_bytes()).to_hex();
             let name = |digits: usize| {
+                let user = first_bytes(user, 64);
                 let tag = format!(" (conflict {user} {})", &hash[..digits]);
-                match version.spelled.rfind('.').filter(|dot| *dot > 0) {
-                    Some(dot) => {
-                        let (stem, ending) = version.spelled.split_at(dot);
-                        format!("{stem}{tag}{ending}")
-                    }
-                    None => format!("{}{tag}", version.spelled),
-                }
+                let (stem, ending) = stem_and_ending(&version.spelled);
+                let stem = first_bytes(stem, 255 - (tag.len() + ending.len()).min(255));
+                format!("{stem}{tag}{ending}")
             };
             node.shown = name(6);
             let folded = EntryName::new(&node.shown).unwrap().folded().into_owned();
@@ -764,6 +761,35 @@ impl Oracle {
             }
         }
         mode
+    }
+}
+
+/// As many whole characters as fit.
+fn first_bytes(text: &str, len_max: usize) -> &str {
+    let fits = text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
+    &text[..fits.last().unwrap_or(0)]
+}
+
+/// What goes before a copy's tag and what after: `.tar.gz` and its like stay whole, and what is too long or has a space
+/// in it is no ending.
+fn stem_and_ending(name: &str) -> (&str, &str) {
+    let parts: Vec<&str> = name.split('.').collect();
+    let packed = ["gz", "bz2", "xz", "zst", "lz4", "lzma", "lz", "br", "Z"];
+    let ending = match parts.as_slice() {
+        [.., before, tar, last]
+            if packed.contains(last)
+                && tar.eq_ignore_ascii_case("tar")
+                && (parts.len() > 3 || !before.is_empty()) =>
+        {
+            tar.len() + last.len() + 2
+        }
+        [_, .., last] if name.len() > last.len() + 1 => last.len() + 1,
+        _ => 0,
+    };
+    let (stem, ending) = name.split_at(name.len() - ending);
+    match (2..=17).contains(&ending.len()) && !ending.contains(' ') {
+        true => (stem, ending),
+        false => (name, ""),
     }
 }
 
