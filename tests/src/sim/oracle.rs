@@ -766,8 +766,8 @@ impl Oracle {
 
 /// As many whole characters as fit.
 fn first_bytes(text: &str, len_max: usize) -> &str {
-    let fits = text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
-    &text[..fits.last().unwrap_or(0)]
+    let mut fits = text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
+    &text[..fits.next_back().unwrap_or(0)]
 }
 
 /// What goes before a copy's tag and what after: `.tar.gz` and its like stay whole, and what is too long or has a space
