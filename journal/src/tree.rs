@@ -275,19 +275,22 @@ pub(crate) fn history(
     dir: DirId,
     name: &EntryName,
 ) -> Result<Vec<HistoryVersion>, StateError> {
-    // A copy's name stands for its register.
-    let reg = match copy_at(kv, &RegKey::new(&dir, name))? {
-        Some(copy) if load_register(kv, &RegKey::new(&dir, name))?.is_none() => {
-            RegKey::of(&copy.register)
-        }
-        _ => RegKey::new(&dir, name),
-    };
+    let named = RegKey::new(&dir, name);
+    let mut regs = vec![named.clone()];
+    // A copy's name stands for its register, too; under the name itself may lie what somebody without a say wrote.
+    if let Some(copy) = copy_at(kv, &named)?
+        && load_register(kv, &named)?.is_none()
+    {
+        regs.push(RegKey::of(&copy.register));
+    }
     let mut passed = BTreeSet::new();
     let mut queue = VecDeque::new();
-    for row in keys_with(kv, &key(table::REG_VERSION, &[reg.as_slice()]))? {
-        let version = version_at_end(&row)?;
-        passed.insert(version);
-        queue.push_back(version);
+    for reg in &regs {
+        for row in keys_with(kv, &key(table::REG_VERSION, &[reg.as_slice()]))? {
+            let version = version_at_end(&row)?;
+            passed.insert(version);
+            queue.push_back(version);
+        }
     }
     let mut found = Vec::new();
     while let Some(version) = queue.pop_front() {
@@ -296,7 +299,7 @@ pub(crate) fn history(
         queue.extend(rec.bases.iter().filter(|base| passed.insert(**base)));
         let (order, accepted) = (entry.order(version.entry), entry.accepted());
         // A name's own removal is its history; what once stood under the names it replaced is not.
-        let own = rec.register.as_ref().is_some_and(|r| RegKey::of(r) == reg);
+        let own = rec.register.as_ref().is_some_and(|r| regs.contains(&RegKey::of(r)));
         if rec.is_leaf() || (own && rec.value().is_some()) {
             found.push(Found { version, rec, order, accepted });
         }

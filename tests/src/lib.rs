@@ -3,11 +3,12 @@
 //!
 //! The harness talks to the product only through its command line contract and the mount, as a user would, so that a
 //! test can fail only for a reason a user would notice too. The simulator ([`sim`]) drives journal, store and exchange
-//! through their public calls instead.
+//! through their public calls instead, and [`fuzz`] feeds arbitrary bytes to whatever reads some.
 //!
 //! ```text
 //! tests/runner.rs ──► harness::{device, netns, blender, tree, rot, clock, ...} ──► program, wait, site
-//! bin/bench.rs    ──► bench::{sync, mount, peers, table} ──► harness
+//! bin/bench.rs    ──► bench::{sync, mount, scale, journal, ...} ──► harness
+//! tests/fuzz.rs ──► fuzz                     (decoders and the fold over arbitrary bytes)
 //! bin/sim.rs       ──► sim                   (whole clusters from one seed)
 //! bin/passthrough.rs ──► passthrough         (the plain FUSE file system the mount is compared with)
 //! ```

@@ -766,7 +766,8 @@ impl Oracle {
 
 /// As many whole characters as fit.
 fn first_bytes(text: &str, len_max: usize) -> &str {
-    let mut fits = text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
+    let mut fits =
+        text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
     &text[..fits.next_back().unwrap_or(0)]
 }
 

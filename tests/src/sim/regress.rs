@@ -20,5 +20,10 @@ pub const CASES: &[Case] = &[
     Case { what: "late work leaves unnamed when the disk is full", seed: 4, steps: 250 },
     Case { what: "an entry from before its author's admission", seed: 7, steps: 250 },
     Case { what: "two branches of one chain never meet", seed: 12, steps: 250 },
+    Case {
+        what: "what a removed device saved under a copy's name is in no history",
+        seed: 250,
+        steps: 150,
+    },
     Case { what: "an honest device is blamed for another's entry", seed: 56, steps: 250 },
 ];
