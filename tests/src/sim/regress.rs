@@ -25,5 +25,10 @@ pub const CASES: &[Case] = &[
         seed: 250,
         steps: 150,
     },
+    Case {
+        what: "a change of mode passes for having seen the save it was merged with",
+        seed: 1278,
+        steps: 150,
+    },
     Case { what: "an honest device is blamed for another's entry", seed: 56, steps: 250 },
 ];

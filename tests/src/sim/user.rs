@@ -200,16 +200,20 @@ impl User<'_> {
         }
         let name = node.shown.clone();
         let mut bases = self.gone_heads(dir, &name);
-        let stale = loaded.as_ref().is_some_and(|l| !node.merged.iter().any(|id| l.contains(id)));
-        bases.extend(loaded.unwrap_or_else(|| node.merged.clone()));
-        let (what, expect) = match stale {
-            true => (
-                format!("saves {} from memory", short(&node)),
-                Expect::Beside { dir, name: name.clone(), bases: bases.clone() },
-            ),
-            false => (
+        let loaded = loaded.unwrap_or_else(|| node.merged.clone());
+        let (has_official, has_any) =
+            (loaded.contains(&node.version), node.merged.iter().any(|id| loaded.contains(id)));
+        bases.extend(loaded);
+        let (what, expect) = match (has_official, has_any) {
+            (true, _) => (
                 format!("saves {}", short(&node)),
                 Expect::Replaces { dir, name: name.clone(), before: node.version },
+            ),
+            // It had in front of it only what gave the official one its attributes, or the same bytes.
+            (false, true) => (format!("saves {} from a part of it", short(&node)), Expect::Nothing),
+            (false, false) => (
+                format!("saves {} from memory", short(&node)),
+                Expect::Beside { dir, name: name.clone(), bases: bases.clone() },
             ),
         };
         Some(Work { ops: vec![put(dir, &name, value, bases)], what, expect })
