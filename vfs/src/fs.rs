@@ -96,7 +96,7 @@ pub struct Config {
     pub open_publish_ms: u64,
     /// Space on the disk that is never used, bytes.
     pub reserve_bytes: u64,
-    /// Inodes the kernel may know before it is asked to forget files nobody uses; about 1 KB each.
+    /// Inodes the kernel may know before it is asked to forget files nobody uses; about 1.4 KB each.
     pub known_max: usize,
     /// Who publishes drafts that are due.
     pub sealer: Sealer,
