@@ -10,10 +10,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use journal::op::{Arrival, Content, Value};
 use journal::order::OrderKey;
 use journal::signed::VerifiedEntry;
-use journal::view::{ViewKind, ViewNode};
-use journal::{DeviceId, DirId, DriveId, EntryId, EntryName, Journal, Op, Standing, VersionId};
+use journal::{DeviceId, DirId, DriveId, EntryId, EntryName, Op, VersionId};
 
 use super::roster::Roster;
+
+#[path = "shown.rs"]
+mod shown;
+
+use shown::{first_bytes, stem_and_ending};
+pub use shown::{nodes_of, walk};
 
 type Reg = (DirId, String);
 type Key = (OrderKey, u32);
@@ -762,83 +767,4 @@ impl Oracle {
         }
         mode
     }
-}
-
-/// As many whole characters as fit.
-fn first_bytes(text: &str, len_max: usize) -> &str {
-    let mut fits =
-        text.char_indices().map(|(at, c)| at + c.len_utf8()).filter(|end| *end <= len_max);
-    &text[..fits.next_back().unwrap_or(0)]
-}
-
-/// What goes before a copy's tag and what after: `.tar.gz` and its like stay whole, and what is too long or has a space
-/// in it is no ending.
-fn stem_and_ending(name: &str) -> (&str, &str) {
-    let parts: Vec<&str> = name.split('.').collect();
-    let packed = ["gz", "bz2", "xz", "zst", "lz4", "lzma", "lz", "br", "Z"];
-    let ending = match parts.as_slice() {
-        [.., before, tar, last]
-            if packed.contains(last)
-                && tar.eq_ignore_ascii_case("tar")
-                && (parts.len() > 3 || !before.is_empty()) =>
-        {
-            tar.len() + last.len() + 2
-        }
-        [_, .., last] if name.len() > last.len() + 1 => last.len() + 1,
-        _ => 0,
-    };
-    let (stem, ending) = name.split_at(name.len() - ending);
-    match (2..=17).contains(&ending.len()) && !ending.contains(' ') {
-        true => (stem, ending),
-        false => (name, ""),
-    }
-}
-
-/// The same nodes as the journal shows them, from the root down.
-pub fn walk(journal: &Journal) -> Vec<Node> {
-    nodes_of(|dir| {
-        let nodes = journal.list(dir, None, usize::MAX).unwrap();
-        for node in &nodes {
-            let found = journal.lookup(dir, &node.shown).unwrap();
-            assert_eq!(found.as_ref(), Some(node), "a listed name must be found");
-            if let ViewKind::Dir { dir: id, .. } = &node.kind {
-                let standing = journal.dir(*id).unwrap().expect("a shown directory exists");
-                assert_eq!((standing.parent, &standing.shown), (dir, &node.shown));
-            }
-        }
-        nodes
-    })
-}
-
-/// The nodes that `look` shows, from the root down.
-pub fn nodes_of(look: impl Fn(DirId) -> Vec<ViewNode>) -> Vec<Node> {
-    let (mut out, mut queue) = (Vec::new(), vec![DirId::ROOT]);
-    let mut passed = BTreeSet::from([DirId::ROOT]);
-    while let Some(dir) = queue.pop() {
-        let nodes = look(dir);
-        let shown: BTreeSet<_> = nodes.iter().map(|n| n.shown.folded().into_owned()).collect();
-        assert_eq!(shown.len(), nodes.len(), "two nodes have one name");
-        for node in nodes {
-            let (thing, mode) = match &node.kind {
-                ViewKind::File(file) => (Thing::File(file.content), file.mode),
-                ViewKind::Symlink(link) => (Thing::Link(link.target.clone()), 0),
-                ViewKind::Dir { dir: id, attr } => {
-                    assert!(passed.insert(*id), "a directory stands in two places");
-                    queue.push(*id);
-                    (Thing::Dir(*id), attr.mode)
-                }
-            };
-            out.push(Node {
-                reg: (dir, node.register.name.folded().into_owned()),
-                copy: node.standing == Standing::Copy,
-                version: node.version,
-                merged: node.merged,
-                thing,
-                mode,
-                shown: node.shown.as_str().to_owned(),
-            });
-        }
-    }
-    out.sort();
-    out
 }
