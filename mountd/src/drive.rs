@@ -14,6 +14,7 @@ mod collecting;
 mod elsewhere;
 mod export;
 mod fetching;
+mod lock_host;
 mod members;
 mod news;
 mod noticing;

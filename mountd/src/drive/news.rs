@@ -84,6 +84,8 @@ impl Drive {
             ),
             Event::PeerUp(_)
             | Event::PeerDown(_)
+            | Event::LocksChanged(_)
+            | Event::LockLost(_)
             | Event::ContentArrived(_)
             | Event::ContentOutOfReach(_)
             | Event::ContentWithinReach(_) => {}
