@@ -174,14 +174,21 @@ enum Answer {
     Granted,
     Denied(Foreign),
     Unknown,
+    /// There was no room to ask it.
+    Unasked,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Ask {
     sent_ms: u64,
     answer: Answer,
-    /// It was told again that this is held, after it denied it.
-    insisted: bool,
+}
+
+impl Ask {
+    /// Whether the word that counts may still come.
+    fn is_open(&self) -> bool {
+        matches!(self.answer, Answer::None | Answer::Unknown)
+    }
 }
 
 /// What is known of an own claim beside the book.

@@ -118,7 +118,10 @@ impl Table {
     fn send_renewal(&mut self, device: DeviceId) {
         self.last_renewal += 1;
         let (number, now_ms) = (self.last_renewal, self.now_ms);
-        let doubts = self.mine.iter().filter(|(_, mine)| mine.asked.contains_key(&device));
+        let told = |(id, mine): &(&u64, &Mine)| {
+            mine.asked.contains_key(&device) && self.is_own(&(self.me, **id))
+        };
+        let doubts = self.mine.iter().filter(told);
         let doubts = doubts.map(|(id, _)| (*id, self.unreachable(now_ms, *id)));
         let doubts: Vec<(u64, u32)> = doubts.filter(|(_, unreachable)| *unreachable > 0).collect();
         let Some(peer) = self.peers.get_mut(&device) else { return };
@@ -135,9 +138,19 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(sent_ms) = peer.renewals.get(&number).copied() else { return };
         peer.renewals.retain(|before, _| *before > number);
+        let silent_ms = self.now_ms.saturating_sub(peer.confirmed_ms);
         peer.confirmed_ms = peer.confirmed_ms.max(sent_ms);
         if peer.deaf.is_some_and(|deaf| deaf <= number) {
             peer.deaf = None;
+        }
+        if silent_ms >= limits::LOCK_COUNTED_MS {
+            // Our lease may have ended there, and with it what it knew without having granted it.
+            let ungranted = self.mine.iter().filter(|(id, mine)| {
+                let told = mine.asked.contains_key(&from) && !mine.granted.contains(&from);
+                told && self.is_own(&(self.me, **id))
+            });
+            let ids: Vec<u64> = ungranted.map(|(id, _)| *id).collect();
+            self.tell(from, &ids);
         }
     }
 }
