@@ -370,10 +370,14 @@ impl World {
         met(a, b) && met(b, a) && self.is_awake(a) && self.is_awake(b)
     }
 
-    /// Everything that was said has arrived, and nothing waits.
+    /// Everything that was said has arrived.
+    fn is_silent(&self) -> bool {
+        self.lines.values().all(VecDeque::is_empty)
+    }
+
+    /// And nothing waits.
     fn is_quiet(&self) -> bool {
-        let silent = self.lines.values().all(VecDeque::is_empty);
-        silent && self.hosts.iter().all(|host| host.table.is_decided())
+        self.is_silent() && self.hosts.iter().all(|host| host.table.is_decided())
     }
 }
 
@@ -543,7 +547,7 @@ impl Model for Bounds {
             Property::always(L6, |bounds: &Bounds, world: &World| {
                 let pauses = world.left.pauses < bounds.pauses;
                 let faults = bounds.breaks + bounds.crashes + bounds.sleeps + bounds.connects > 0;
-                if pauses || faults || bounds.releases > 0 || !world.is_quiet() {
+                if pauses || faults || bounds.releases > 0 || !world.is_silent() {
                     return true;
                 }
                 let beliefs = world.beliefs();
@@ -601,12 +605,8 @@ impl Bounds {
                     .collect();
                 match known.get(&file) {
                     Some(seen) => holders.contains(seen),
-                    // It may hold it itself, or be too young to say.
-                    None => {
-                        holders.is_empty()
-                            || holders.contains(&host)
-                            || world.hosts[host].table.is_in_grace()
-                    }
+                    // Also one that is too young to grant knows.
+                    None => holders.is_empty() || holders.contains(&host),
                 }
             })
         })
@@ -629,6 +629,7 @@ fn searches() -> Vec<(&'static str, Bounds)> {
     // Between the first, who often holds, and the third, who grants.
     const GRANTOR: &[(usize, usize)] = &[(0, 2), (2, 0)];
     const CLAIMANTS: &[(usize, usize)] = &[(0, 1), (1, 0)];
+    const SILENT: &[(usize, usize)] = &[(0, 1), (1, 0), (0, 2)];
     const PAUSES: Bounds = Bounds {
         begin: Begin::Held,
         slow: GRANTOR,
@@ -642,7 +643,10 @@ fn searches() -> Vec<(&'static str, Bounds)> {
         ("contention", Bounds { claims: 3, ..CALM }),
         ("two files", Bounds { what: FILES, releases: 1, ..CALM }),
         ("directories", Bounds { what: ALL, claimants: 2, releases: 1, slow: CLAIMANTS, ..CALM }),
-        ("silence", Bounds { claimants: 2, pause_ms: &[PATIENCE_MS + 10], pauses: 1, ..CALM }),
+        (
+            "silence",
+            Bounds { slow: SILENT, claimants: 2, pause_ms: &[PATIENCE_MS + 10], pauses: 1, ..CALM },
+        ),
         ("partition", Bounds { breaks: 2, connects: 1, ..PAUSES }),
         (
             "healing",
@@ -651,7 +655,14 @@ fn searches() -> Vec<(&'static str, Bounds)> {
         ("death", Bounds { crashes: 1, slow: CLAIMANTS, ..PAUSES }),
         (
             "new start",
-            Bounds { begin: Begin::HeldApart, crashes: 1, connects: 2, pauses: 1, ..PAUSES },
+            Bounds {
+                begin: Begin::HeldApart,
+                what: FILES,
+                crashes: 1,
+                connects: 3,
+                pauses: 0,
+                ..PAUSES
+            },
         ),
         ("sleep", Bounds { sleeps: 1, ..PAUSES }),
     ]
@@ -744,7 +755,7 @@ const NEEDED: [(Rule, &str, &str); 13] = [
     (Rule::HolderDenies, "silence", ONE_PROMISE),
     (Rule::HelloTellsHoldings, "healing", L2),
     (Rule::MeetingIsDecided, "healing", L2),
-    (Rule::SilentAreTold, "silence", L2),
+    (Rule::SilentAreTold, "new start", L8),
     (Rule::Grace, "new start", ONE_PROMISE),
     (Rule::SleepLosesAll, "sleep", L3),
     (Rule::LeaseEnds, "death", L4),
