@@ -8,13 +8,20 @@
 //! Invariants: a thread that cannot be looked at (0, or of another process namespace) is nobody, never somebody else;
 //! at most [`KNOWN_MAX`] threads are remembered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Threads remembered.
 const KNOWN_MAX: usize = 4_096;
+/// Processes whose end is waited for.
+const WATCHED_MAX: usize = 512;
 /// Programs that keep a document open while somebody works on it, by the beginning of the name the kernel knows them
 /// under (at most 15 bytes).
 const EDITORS: [&str; 22] = [
@@ -112,6 +119,59 @@ pub(crate) fn is_alive(id: ProcessId) -> bool {
     Stat::read(id.tgid).is_some_and(|stat| stat.start == id.start && !stat.ended)
 }
 
+/// Waits for processes to end.
+pub(crate) struct Watch {
+    bell: io::PipeReader,
+    ringer: Mutex<io::PipeWriter>,
+    /// One for each process that is waited for; a process that cannot be watched is looked at now and then.
+    ends: Mutex<BTreeMap<ProcessId, OwnedFd>>,
+}
+
+impl Watch {
+    pub(crate) fn new() -> io::Result<Self> {
+        let (bell, ringer) = io::pipe()?;
+        // Neither who rings nor who listens ever waits for the other.
+        rustix::io::ioctl_fionbio(&bell, true)?;
+        rustix::io::ioctl_fionbio(&ringer, true)?;
+        Ok(Self { bell, ringer: Mutex::new(ringer), ends: Mutex::default() })
+    }
+
+    /// Ends a wait.
+    pub(crate) fn ring(&self) {
+        // A full pipe rings as well.
+        let _ = self.ringer.lock().write(&[0]);
+    }
+
+    /// Waits until one of these has ended or somebody rings, at most `bound`. For one thread.
+    pub(crate) fn wait(&self, processes: &BTreeSet<ProcessId>, bound: Duration) {
+        let mut ends = self.ends.lock();
+        ends.retain(|process, _| processes.contains(process));
+        for process in processes {
+            if ends.len() >= WATCHED_MAX {
+                break;
+            }
+            if ends.contains_key(process) {
+                continue;
+            }
+            let pid = i32::try_from(process.tgid).ok().and_then(Pid::from_raw);
+            if let Some(end) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+                && is_alive(*process)
+            {
+                ends.insert(*process, end);
+            }
+        }
+        let mut fds: Vec<PollFd<'_>> =
+            ends.values().map(|end| PollFd::new(end, PollFlags::IN)).collect();
+        fds.push(PollFd::new(&self.bell, PollFlags::IN));
+        let bound = Timespec::try_from(bound).ok();
+        // Interrupted or not: whoever waits looks.
+        let _ = poll(&mut fds, bound.as_ref());
+        drop(fds);
+        let mut rung = [0; 64];
+        while matches!((&self.bell).read(&mut rung), Ok(read) if read == rung.len()) {}
+    }
+}
+
 /// What `/proc/PID/stat` tells.
 struct Stat {
     name: String,
@@ -146,6 +206,24 @@ mod tests {
         assert_eq!((stat.name.as_str(), stat.ended, stat.start), ("a) b (c", false, 4711));
         assert!(Stat::parse("7 (x) Z 1 7").is_none());
         assert!(Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_process_ends_the_wait_and_so_does_a_ring() {
+        const LONG: Duration = Duration::from_secs(60);
+        let watch = Watch::new().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Processes::default().of(child.id()).unwrap().id;
+        let waited = std::time::Instant::now();
+        child.kill().unwrap();
+        watch.wait(&BTreeSet::from([process]), LONG);
+        assert!(!is_alive(process));
+        child.wait().unwrap();
+        (0..1_000_000).for_each(|_| watch.ring());
+        watch.wait(&BTreeSet::new(), LONG);
+        assert!(waited.elapsed() < LONG);
+        // All of it was heard.
+        watch.wait(&BTreeSet::new(), Duration::ZERO);
     }
 
     #[test]

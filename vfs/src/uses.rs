@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - a lock is used while a handle for writing under it is open, or a process that changed something under it lives and
-//!   did so within its idle time;
+//!   did so within its idle time. Only who has a document in memory has any: an editor, and whoever saved a document by
+//!   a rename. A program that has closed a file and lives on (a shell, a file manager) keeps nobody out;
 //! - at most [`USES_MAX`] are kept; beyond that nothing more is taken, and the base rule alone keeps work apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,13 +29,11 @@ const BURST_MS: u64 = 1_000;
 /// After a refusal names in a directory are claimed one by one for this long, milliseconds.
 const SINGLE_MS: u64 = 10_000;
 /// How long after its last use a lock for all below a directory is kept, milliseconds.
-const BELOW_IDLE_MS: u64 = 2_000;
-/// How long a living process keeps the lock of a file it does not touch, milliseconds.
+const BELOW_IDLE_MS: u64 = 500;
+/// How long a living process that saved a document by a rename keeps its lock without touching it, milliseconds.
 const IDLE_MS: u64 = 15 * 60_000;
-/// The same, of an editor.
+/// The same, of an editor, however it saves.
 const EDITOR_IDLE_MS: u64 = 12 * 3_600_000;
-/// The same, of a process that cannot be looked at.
-const UNKNOWN_IDLE_MS: u64 = 60_000;
 
 /// All locks in use, and the documents editors have open.
 #[derive(Default)]
@@ -58,6 +57,30 @@ struct Use {
 struct Touch {
     last_ms: u64,
     idle_ms: u64,
+}
+
+impl Touch {
+    const NEVER: Self = Self { last_ms: 0, idle_ms: 0 };
+}
+
+/// What a process does under a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// It opens a handle for writing, which is open until [`Uses::closed`].
+    Opened(About),
+    /// It puts another file under the name.
+    Renamed(About),
+    /// It takes the name away, or something of the kind.
+    Other,
+}
+
+/// What a name is the name of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum About {
+    /// Something people work on in editors.
+    Document,
+    /// Anything else.
+    Other,
 }
 
 #[derive(Default)]
@@ -137,26 +160,31 @@ impl Uses {
     }
 
     /// A process changes something under a lock that is held or asked for.
-    pub(crate) fn touch(&mut self, now_ms: u64, scope: &Scope, by: Option<Process>) {
-        let idle_ms = match (scope, by.map(|process| process.program)) {
+    pub(crate) fn touch(
+        &mut self,
+        now_ms: u64,
+        scope: &Scope,
+        by: Option<Process>,
+        change: Change,
+    ) {
+        let editor = by.is_some_and(|process| process.program == Program::Editor);
+        let idle_ms = match (scope, change) {
             (Scope::Below(_), _) => BELOW_IDLE_MS,
-            (Scope::Name(_), Some(Program::Editor)) => EDITOR_IDLE_MS,
-            (Scope::Name(_), Some(Program::Other)) => IDLE_MS,
-            (Scope::Name(_), None) => UNKNOWN_IDLE_MS,
+            (_, Change::Opened(About::Document) | Change::Renamed(About::Document)) if editor => {
+                EDITOR_IDLE_MS
+            }
+            (_, Change::Renamed(About::Document)) if by.is_some() => IDLE_MS,
+            _ => 0,
         };
         let used = self.uses.entry(scope.clone()).or_default();
-        let touch = Touch { last_ms: now_ms, idle_ms };
-        used.processes.insert(by.map(|process| process.id), touch);
-    }
-
-    /// A handle for writing was opened under a lock.
-    pub(crate) fn opened(&mut self, scope: &Scope) {
-        if let Some(used) = self.uses.get_mut(scope) {
+        let touch = used.processes.entry(by.map(|process| process.id)).or_insert(Touch::NEVER);
+        *touch = Touch { last_ms: now_ms, idle_ms: touch.idle_ms.max(idle_ms) };
+        if matches!(change, Change::Opened(_)) {
             used.handles = used.handles.saturating_add(1);
         }
     }
 
-    /// It was closed.
+    /// A handle that was opened for writing under a lock is closed.
     pub(crate) fn closed(&mut self, now_ms: u64, scope: &Scope) {
         if let Some(used) = self.uses.get_mut(scope) {
             used.handles = used.handles.saturating_sub(1);
@@ -186,6 +214,12 @@ impl Uses {
         }
         let by_whom = self.open.entry(register.clone()).or_default();
         by_whom.insert(by) && by_whom.len() == 1
+    }
+
+    /// The processes that use something.
+    pub(crate) fn processes(&self) -> BTreeSet<ProcessId> {
+        let users = self.uses.values().flat_map(|used| used.processes.keys().flatten());
+        users.chain(self.open.values().flatten()).copied().collect()
     }
 
     /// Lets go of what is not used any more.
@@ -236,26 +270,37 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_used_while_a_handle_is_open_or_its_process_lives_and_is_not_idle() {
-        let mut uses = Uses::default();
+    fn a_lock_is_used_while_a_handle_is_open_or_somebody_has_the_document_in_memory() {
         let scope = Scope::Name(spot("a", &[ROOT]).register);
-        uses.touch(0, &scope, process(1, Program::Other));
-        uses.opened(&scope);
-        assert!(uses.take_ended(IDLE_MS * 2, |_| false).scopes.is_empty(), "a handle is open");
-        uses.touch(0, &scope, process(1, Program::Other));
-        uses.closed(10, &scope);
-        assert!(uses.take_ended(10 + IDLE_MS - 1, |_| true).scopes.is_empty());
-        assert_eq!(uses.take_ended(10 + IDLE_MS, |_| true).scopes, [scope.clone()]);
-        uses.touch(0, &scope, process(1, Program::Editor));
-        assert!(
-            uses.take_ended(IDLE_MS * 2, |_| true).scopes.is_empty(),
-            "an editor thinks longer"
-        );
-        assert_eq!(uses.take_ended(IDLE_MS * 2, |_| false).scopes, [scope.clone()]);
-        uses.touch(0, &scope, None);
-        assert!(uses.take_ended(UNKNOWN_IDLE_MS - 1, |_| false).scopes.is_empty());
-        assert_eq!(uses.take_ended(UNKNOWN_IDLE_MS, |_| false).scopes, [scope]);
-        assert!(uses.is_empty());
+        let (opened, renamed) = (Change::Opened, Change::Renamed);
+        let (document, other) = (About::Document, About::Other);
+        for (program, change, kept_ms) in [
+            (Program::Editor, opened(document), EDITOR_IDLE_MS),
+            (Program::Editor, opened(other), 0),
+            (Program::Other, opened(document), 0),
+            (Program::Other, renamed(document), IDLE_MS),
+            (Program::Other, renamed(other), 0),
+            (Program::Editor, Change::Other, 0),
+        ] {
+            let mut uses = Uses::default();
+            uses.touch(0, &scope, process(1, program), change);
+            if matches!(change, Change::Opened(_)) {
+                let later = EDITOR_IDLE_MS * 2;
+                assert!(uses.take_ended(later, |_| false).scopes.is_empty(), "a handle is open");
+                uses.closed(10, &scope);
+            }
+            let kept_ms = kept_ms + if matches!(change, Change::Opened(_)) { 10 } else { 0 };
+            if kept_ms > 10 {
+                assert!(uses.take_ended(kept_ms - 1, |_| true).scopes.is_empty(), "{change:?}");
+            }
+            assert_eq!(uses.take_ended(kept_ms, |_| true).scopes, [scope.clone()], "{change:?}");
+            assert!(uses.is_empty());
+        }
+        let mut uses = Uses::default();
+        uses.touch(0, &scope, process(1, Program::Editor), renamed(document));
+        uses.touch(1, &scope, process(1, Program::Editor), Change::Other);
+        assert!(uses.take_ended(2, |_| true).scopes.is_empty(), "what it was kept for still holds");
+        assert_eq!(uses.take_ended(2, |_| false).scopes, [scope], "it has ended");
     }
 
     #[test]
@@ -271,7 +316,7 @@ mod tests {
                     continue;
                 }
                 let scope = uses.wanted(u64::from(d), &at);
-                uses.touch(u64::from(d), &scope, None);
+                uses.touch(u64::from(d), &scope, None, Change::Other);
                 scopes.push(scope);
             }
             if scopes.last() == Some(&Scope::Below(dir(d))) {
@@ -303,12 +348,12 @@ mod tests {
         let mut uses = Uses::default();
         let at = spot("a", &[dir(1), ROOT]);
         let scope = Scope::Name(at.register.clone());
-        uses.touch(0, &scope, process(1, Program::Editor));
+        uses.touch(0, &scope, process(1, Program::Editor), Change::Renamed(About::Document));
         assert!(!uses.is_broken(&at));
         uses.break_it(&scope);
         assert!(uses.is_broken(&at));
         uses.take_ended(1, |_| false);
-        uses.touch(2, &scope, process(2, Program::Editor));
+        uses.touch(2, &scope, process(2, Program::Editor), Change::Renamed(About::Document));
         assert!(!uses.is_broken(&at));
     }
 

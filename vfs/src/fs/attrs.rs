@@ -119,7 +119,6 @@ impl Core {
                 Some(_) => None,
                 None => self.claim_file(caller, file, Wait::Allowed)?,
             };
-            self.opened_under(lock.as_ref());
             let cut = self.cut_by(caller, file, len);
             self.closed_under(lock.as_ref());
             cut?;

@@ -11,6 +11,7 @@ use journal::name::EntryName;
 use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
 use parking_lot::Mutex;
 
+use super::locking::Intent;
 use super::lookup::below_of_draft;
 use super::{Core, Entry, Opened, State, Subdir, Wait};
 use crate::attr::{Caller, SET_GROUP_ID};
@@ -289,7 +290,7 @@ impl Core {
         wait: Wait,
     ) -> Result<(), FsError> {
         let name = self.name_there(name)?;
-        self.claim_name(caller, parent, &name, wait)?;
+        self.claim_name(caller, (parent, &name), Intent::Remove, wait)?;
         let by = self.work.process(caller);
         self.change(|state| {
             let dir = self.writable_dir(state, caller, parent, &name)?;

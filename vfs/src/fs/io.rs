@@ -15,7 +15,7 @@ use journal::op::Op;
 use parking_lot::MutexGuard;
 use rustix::fs::OFlags;
 
-use super::locking::Ask;
+use super::locking::Intent;
 use super::{Core, State, Wait};
 use crate::attr::Caller;
 use crate::body::{Body, FILE_LEN_MAX};
@@ -98,9 +98,13 @@ impl Core {
                 None => return Err(FsError::Stale),
             }
         };
-        let opened = self
-            .claim_to_open(caller, &file, flags, wait)
-            .and_then(|lock| self.open_node(caller, &file, flags, lock));
+        let opened = self.claim_to_open(caller, &file, flags, wait).and_then(|lock| {
+            let opened = self.open_node(caller, &file, flags, lock.clone());
+            if opened.is_err() || !access_of(flags).1 {
+                self.closed_under(lock.as_ref());
+            }
+            opened
+        });
         file.meta.lock().opens -= 1;
         opened
     }
@@ -127,7 +131,7 @@ impl Core {
         wait: Wait,
     ) -> Result<Option<Scope>, FsError> {
         let key = file.meta.lock().place.as_ref().map(|place| place.key.clone());
-        key.map_or(Ok(None), |key| self.claim(caller, &key, Ask::First, wait))
+        key.map_or(Ok(None), |key| self.claim(caller, &key, Intent::Write, wait))
     }
 
     pub(crate) fn open_node(
@@ -159,16 +163,13 @@ impl Core {
             reads,
             writes,
             by,
-            lock: lock.clone(),
+            lock,
             ahead: parking_lot::Mutex::new(Ahead::default()),
         };
         let handle = self.handles.add_file(handle)?;
         // Its bytes stay, whatever becomes of the version. Who holds the lock makes others, which stay too.
         if let Some(mut body) = file.body.try_lock() {
             body.pin(&self.contents)?;
-        }
-        if writes {
-            self.opened_under(lock.as_ref());
         }
         if reads {
             self.opened_to_read(by, file);

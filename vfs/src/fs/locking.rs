@@ -14,7 +14,7 @@ use std::time::Duration;
 use journal::id::{DirId, VersionId};
 use journal::name::{EntryName, Register};
 use journal::view::ViewKind;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::{Core, State, Wait};
 use crate::attr::Caller;
@@ -23,13 +23,16 @@ use crate::drafts::{BatchName, Below, DraftValue, Key};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta};
 use crate::handles::FileHandle;
+use crate::inode::NodeKind;
 use crate::loaded::Loaded;
-use crate::process::{self, Process, ProcessId, Processes, Program};
+use crate::process::{self, Process, ProcessId, Processes, Program, Watch};
 use crate::traits::{ABOVE_MAX, Happening, Hold, Holder, Locks, Scope, Spot};
-use crate::uses::Uses;
+use crate::uses::{About, Change, Uses};
 
-/// How often it is looked whether processes still use their locks.
+/// How often it is looked whether processes still use their locks, besides when one ends.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same while there are none.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// Up to this length a file may be in the kernel's cache without our having been asked for all of it, bytes: opening it
 /// to read is loading it.
 const SMALL_LEN: u64 = 256 << 10;
@@ -40,19 +43,19 @@ pub(super) struct Work {
     processes: Processes,
     loaded: Mutex<Loaded>,
     uses: Mutex<Uses>,
-    /// Rung when the first lock comes into use.
-    used: Condvar,
+    /// Tells when a process has ended; rung when a lock comes into use.
+    watch: Watch,
 }
 
 impl Work {
-    pub(super) fn new(locks: Arc<dyn Locks>) -> Self {
-        Self {
+    pub(super) fn new(locks: Arc<dyn Locks>) -> std::io::Result<Self> {
+        Ok(Self {
             locks,
             processes: Processes::default(),
             loaded: Mutex::default(),
             uses: Mutex::default(),
-            used: Condvar::new(),
-        }
+            watch: Watch::new()?,
+        })
     }
 
     /// The process that makes a call, while the call waits for us.
@@ -62,17 +65,20 @@ impl Work {
 
     /// Lets the thread that looks at uses end.
     pub(super) fn wake(&self) {
-        self.used.notify_all();
+        self.watch.ring();
     }
 }
 
-/// Whether a change has to wait for the others' answers.
+/// What a program is about to do with a name. Bytes are written only after the others have answered; names go and are
+/// replaced while they are asked, unless somebody is known to have them open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Ask {
-    /// Bytes will be written: not before they have answered.
-    First,
-    /// A name goes or is replaced: asked while it happens, unless somebody is known to have it open.
-    Meanwhile,
+pub(super) enum Intent {
+    /// Write its bytes through a handle, which is counted until [`Core::closed_under`].
+    Write,
+    /// Put another file in its place.
+    Replace,
+    /// Take it away.
+    Remove,
 }
 
 /// A name in the form locks and comparisons use.
@@ -104,7 +110,7 @@ impl Core {
         &self,
         caller: Caller,
         key: &Key,
-        ask: Ask,
+        intent: Intent,
         wait: Wait,
     ) -> Result<Option<Scope>, FsError> {
         let locks = &self.work.locks;
@@ -125,24 +131,31 @@ impl Core {
             return Err(self.refused(&spot.register, holder.clone()));
         }
         let by = self.work.process(caller);
+        let about = if is_document(&name) { About::Document } else { About::Other };
+        let change = match intent {
+            Intent::Write => Change::Opened(about),
+            Intent::Replace => Change::Renamed(about),
+            Intent::Remove => Change::Other,
+        };
         let now_ms = self.now_ms();
         let scope = {
             let mut uses = self.work.uses.lock();
             if let Some(scope) = uses.covering(&spot) {
-                uses.touch(now_ms, &scope, by);
+                uses.touch(now_ms, &scope, by, change);
                 return Ok(Some(scope));
             }
             if uses.is_full() {
                 return Ok(None);
             }
-            let first = ask == Ask::First || holder.is_some();
+            let first = intent == Intent::Write || holder.is_some();
             if first && wait == Wait::Never {
                 return Err(FsError::WouldWait);
             }
             let scope = uses.wanted(now_ms, &spot);
             if !first {
-                self.use_scope(&mut uses, &scope, by);
+                uses.touch(now_ms, &scope, by, change);
                 drop(uses);
+                self.work.watch.ring();
                 locks.take_later(&scope, &spot, &view.merged);
                 return Ok(Some(scope));
             }
@@ -160,7 +173,8 @@ impl Core {
         if let Err(holder) = answer {
             return Err(self.refused(&spot.register, holder));
         }
-        self.use_scope(&mut self.work.uses.lock(), &taken, by);
+        self.work.uses.lock().touch(self.now_ms(), &taken, by, change);
+        self.work.watch.ring();
         Ok(Some(taken))
     }
 
@@ -174,15 +188,12 @@ impl Core {
     ) -> Result<(), FsError> {
         match document_of(name) {
             Some(document) => {
-                self.claim(caller, &Key::new(dir, &document), Ask::First, wait).map(drop)
+                let lock = self.claim(caller, &Key::new(dir, &document), Intent::Write, wait)?;
+                self.closed_under(lock.as_ref());
+                Ok(())
             }
             None => Ok(()),
         }
-    }
-
-    fn use_scope(&self, uses: &mut Uses, scope: &Scope, by: Option<Process>) {
-        uses.touch(self.now_ms(), scope, by);
-        self.work.used.notify_all();
     }
 
     fn refused(&self, register: &Register, holder: Holder) -> FsError {
@@ -212,17 +223,29 @@ impl Core {
         Ok(spot.and_then(|spot| self.work.locks.holder(&spot)))
     }
 
-    /// A handle that writes was opened.
-    pub(super) fn opened_under(&self, scope: Option<&Scope>) {
-        if let Some(scope) = scope {
-            self.work.uses.lock().opened(scope);
-        }
-    }
-
-    /// It was closed.
+    /// A handle that was claimed to write is closed.
     pub(super) fn closed_under(&self, scope: Option<&Scope>) {
         if let Some(scope) = scope {
             self.work.uses.lock().closed(self.now_ms(), scope);
+            if matches!(scope, Scope::Name(_)) {
+                self.work.watch.ring();
+            }
+        }
+    }
+
+    /// Whether there is work under a name, or for a directory anywhere, that is not published yet.
+    pub fn is_unpublished(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Name(register) => {
+                let key = Key::new(register.dir, &register.name);
+                let state = self.state();
+                let written = state.table.at(&key).is_some_and(|(_, node)| match &node.kind {
+                    NodeKind::File(file) => file.meta.lock().dirty,
+                    _ => false,
+                });
+                written || state.drafts.get(&key).is_some()
+            }
+            Scope::Below(_) => self.drafts() > 0,
         }
     }
 
@@ -249,16 +272,12 @@ impl Core {
     /// The thread that looks whether locks are still used.
     pub(super) fn uses_loop(&self) {
         while !self.stopping.load(Ordering::Acquire) {
-            {
-                let mut uses = self.work.uses.lock();
-                while uses.is_empty() && !self.stopping.load(Ordering::Acquire) {
-                    self.work.used.wait_for(&mut uses, LOOK_EVERY * 10);
-                }
-            }
-            if !self.stopping.load(Ordering::Acquire) {
-                let mut uses = self.work.uses.lock();
-                self.work.used.wait_for(&mut uses, LOOK_EVERY);
-            }
+            let (processes, bound) = {
+                let uses = self.work.uses.lock();
+                let bound = if uses.is_empty() { IDLE_LOOK } else { LOOK_EVERY };
+                (uses.processes(), bound)
+            };
+            self.work.watch.wait(&processes, bound);
             self.look_at_uses();
         }
     }
@@ -378,7 +397,7 @@ impl Core {
             return;
         }
         let first = self.work.uses.lock().editor_opened(&register, by.id);
-        self.work.used.notify_all();
+        self.work.watch.ring();
         if first {
             self.work.locks.present(&register, true);
         }

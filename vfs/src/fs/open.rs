@@ -111,7 +111,7 @@ pub(super) fn recovered(
         opened,
         left: Mutex::new(left),
         listings: super::past::Listings::default(),
-        work: super::locking::Work::new(locks),
+        work: super::locking::Work::new(locks).map_err(OpenError::Thread)?,
     };
     if recovered.cut {
         tracing::warn!(

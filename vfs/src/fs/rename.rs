@@ -15,7 +15,7 @@ use journal::name::EntryName;
 use journal::op::{Arrival, ExchangeSide, Op, Value};
 use journal::view::{ViewKind, ViewNode};
 
-use super::locking::Ask;
+use super::locking::Intent;
 use super::lookup::{Found, below_of_draft};
 use super::{Core, State, Subdir, Wait};
 use crate::attr::Caller;
@@ -72,8 +72,12 @@ impl Core {
             }
             self.keep_save_of_another(caller, &file)?;
         }
-        self.claim_name(caller, from.0, &from_name, wait)?;
-        self.claim_name(caller, to.0, &to_name, wait)?;
+        let (gone, comes) = match mode {
+            RenameMode::Exchange => (Intent::Replace, Intent::Replace),
+            _ => (Intent::Remove, Intent::Replace),
+        };
+        self.claim_name(caller, (from.0, &from_name), gone, wait)?;
+        self.claim_name(caller, (to.0, &to_name), comes, wait)?;
         if mode != RenameMode::Exchange {
             let to_dir = self.state().dir_of(to.0)?;
             self.claim_document(caller, to_dir, &to_name, wait)?;
@@ -188,15 +192,15 @@ impl Core {
     }
 
     /// A name is about to go or to be replaced.
-    pub(crate) fn claim_name(
+    pub(super) fn claim_name(
         &self,
         caller: Caller,
-        parent: u64,
-        name: &EntryName,
+        (parent, name): (u64, &EntryName),
+        intent: Intent,
         wait: Wait,
     ) -> Result<(), FsError> {
         let dir = self.state().dir_of(parent)?;
-        self.claim(caller, &Key::new(dir, name), Ask::Meanwhile, wait).map(drop)
+        self.claim(caller, &Key::new(dir, name), intent, wait).map(drop)
     }
 
     /// What a node is as a draft. A file that is being written goes as it was last finished.

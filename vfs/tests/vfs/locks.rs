@@ -195,13 +195,22 @@ fn a_name_that_goes_is_asked_for_meanwhile_unless_an_editor_has_it_open() {
 }
 
 #[test]
-fn a_lock_is_held_while_its_process_lives_and_given_back_when_it_dies() {
-    let world = world("x");
+fn a_document_that_was_saved_by_a_rename_is_held_while_its_process_lives() {
+    let world = world("x.blend");
     let program = Program::start();
-    overwrite(&world, program.caller(), "x", b"two");
+    replace(&world, program.caller(), "x.blend", b"two");
     world.fs().look_at_uses();
     assert!(world.drive.others(|others| others.given_back.is_empty()), "it may save again");
     drop(program);
+    world.fs().look_at_uses();
+    assert_eq!(world.drive.others(|others| others.given_back.clone()), [name("x.blend")]);
+}
+
+#[test]
+fn a_lock_is_held_while_a_handle_is_open_whoever_has_it_and_no_longer() {
+    let world = world("x");
+    let program = Program::start();
+    overwrite(&world, program.caller(), "x", b"two");
     world.fs().look_at_uses();
     assert_eq!(world.drive.others(|others| others.given_back.clone()), [name("x")]);
     // A descriptor that was passed on keeps it.
