@@ -24,8 +24,6 @@ mod rule;
 mod table;
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
 
 pub use rule::Rule;

@@ -450,7 +450,8 @@ impl Warden {
         let state = self.state.lock();
         for id in 0..count as u64 {
             let mut dir = [0; 32];
-            dir[..8].copy_from_slice(&id.to_be_bytes());
+            // Not the root: that would be everything.
+            dir[..8].copy_from_slice(&(id + 1).to_be_bytes());
             let claim = Claim {
                 id: 1 << 32 | id,
                 scope: Scope::Below(DirId::from_bytes(dir)),

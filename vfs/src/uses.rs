@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - a lock is used while a handle for writing under it is open, or a process that changed something under it lives and
-//!   did so within its idle time. Only who has a document in memory has any: an editor, and whoever saved a document by
-//!   a rename. A program that has closed a file and lives on (a shell, a file manager) keeps nobody out;
+//!   did so within its idle time. Only editors have any, for the documents people work on in them: a program that has
+//!   closed a file and lives on (a shell, a script, a file manager) keeps nobody out;
 //! - at most [`USES_MAX`] are kept; beyond that nothing more is taken, and the base rule alone keeps work apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,9 +30,7 @@ const BURST_MS: u64 = 1_000;
 const SINGLE_MS: u64 = 10_000;
 /// How long after its last use a lock for all below a directory is kept, milliseconds.
 const BELOW_IDLE_MS: u64 = 500;
-/// How long a living process that saved a document by a rename keeps its lock without touching it, milliseconds.
-const IDLE_MS: u64 = 15 * 60_000;
-/// The same, of an editor, however it saves.
+/// How long a living editor keeps the lock of a document it has written without touching it, milliseconds.
 const EDITOR_IDLE_MS: u64 = 12 * 3_600_000;
 
 /// All locks in use, and the documents editors have open.
@@ -159,29 +157,31 @@ impl Uses {
         burst.single_until_ms = now_ms.saturating_add(SINGLE_MS);
     }
 
-    /// A process changes something under a lock that is held or asked for.
+    /// A process changes something under a lock that is held or asked for. Whether it is the first time.
     pub(crate) fn touch(
         &mut self,
         now_ms: u64,
         scope: &Scope,
         by: Option<Process>,
         change: Change,
-    ) {
+    ) -> bool {
         let editor = by.is_some_and(|process| process.program == Program::Editor);
         let idle_ms = match (scope, change) {
             (Scope::Below(_), _) => BELOW_IDLE_MS,
             (_, Change::Opened(About::Document) | Change::Renamed(About::Document)) if editor => {
                 EDITOR_IDLE_MS
             }
-            (_, Change::Renamed(About::Document)) if by.is_some() => IDLE_MS,
             _ => 0,
         };
         let used = self.uses.entry(scope.clone()).or_default();
-        let touch = used.processes.entry(by.map(|process| process.id)).or_insert(Touch::NEVER);
+        let id = by.map(|process| process.id);
+        let first = !used.processes.contains_key(&id);
+        let touch = used.processes.entry(id).or_insert(Touch::NEVER);
         *touch = Touch { last_ms: now_ms, idle_ms: touch.idle_ms.max(idle_ms) };
         if matches!(change, Change::Opened(_)) {
             used.handles = used.handles.saturating_add(1);
         }
+        first
     }
 
     /// A handle that was opened for writing under a lock is closed.
@@ -283,7 +283,8 @@ mod tests {
             (Program::Editor, opened(document), EDITOR_IDLE_MS),
             (Program::Editor, opened(other), 0),
             (Program::Other, opened(document), 0),
-            (Program::Other, renamed(document), IDLE_MS),
+            (Program::Editor, renamed(document), EDITOR_IDLE_MS),
+            (Program::Other, renamed(document), 0),
             (Program::Other, renamed(other), 0),
             (Program::Editor, Change::Other, 0),
         ] {

@@ -17,8 +17,8 @@ pub enum Rule {
     HelloTellsHoldings,
     /// Of two holders that meet the worse has lost.
     MeetingIsDecided,
-    /// A holder that is denied by a worse one says again that it holds.
-    HolderInsists,
+    /// Whoever holds a lock without somebody's answer tells it so.
+    SilentAreTold,
     /// After a start nothing is granted for a lease.
     Grace,
     /// Own locks do not survive a sleep that is longer than the lease.
@@ -42,7 +42,7 @@ impl Rule {
         Rule::HolderDenies,
         Rule::HelloTellsHoldings,
         Rule::MeetingIsDecided,
-        Rule::HolderInsists,
+        Rule::SilentAreTold,
         Rule::Grace,
         Rule::SleepLosesAll,
         Rule::LeaseEnds,

@@ -262,13 +262,9 @@ async fn a_restarted_device_grants_nothing_for_a_lease() {
     let outcome = a.handle.lock(claim("scene", 1)).await;
     assert_eq!(outcome, LockOutcome::Held { unreachable: 1, newer: false });
     // It knows all the same.
-    until("known", || {
-        let info = b.handle.locks();
-        b.handle.inner.node.warden.pass(LEASE / 3);
-        info.iter().any(|lock| lock.device == a.device && lock.kind == LockKind::Session)
-    })
-    .await;
+    until("known", || b.handle.lock_known(&spot("scene")).is_some()).await;
     until("granted", || {
+        // In steps, or it would be a sleep.
         b.handle.inner.node.warden.pass(LEASE / 15);
         a.handle.lock_held(&spot("scene")) == Some(0)
     })

@@ -141,7 +141,9 @@ impl Core {
         let scope = {
             let mut uses = self.work.uses.lock();
             if let Some(scope) = uses.covering(&spot) {
-                uses.touch(now_ms, &scope, by, change);
+                if uses.touch(now_ms, &scope, by, change) {
+                    self.work.watch.ring();
+                }
                 return Ok(Some(scope));
             }
             if uses.is_full() {

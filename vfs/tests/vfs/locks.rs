@@ -22,6 +22,14 @@ impl Program {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
+    /// One that is known as an editor.
+    fn editor() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("blender");
+        std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
+        Self(Command::new(path).arg("600").spawn().unwrap())
+    }
+
     fn caller(&self) -> Caller {
         Caller { uid: 0, gid: 0, tid: self.0.id() }
     }
@@ -195,9 +203,9 @@ fn a_name_that_goes_is_asked_for_meanwhile_unless_an_editor_has_it_open() {
 }
 
 #[test]
-fn a_document_that_was_saved_by_a_rename_is_held_while_its_process_lives() {
+fn a_document_that_an_editor_has_saved_is_held_while_the_editor_lives() {
     let world = world("x.blend");
-    let program = Program::start();
+    let program = Program::editor();
     replace(&world, program.caller(), "x.blend", b"two");
     world.fs().look_at_uses();
     assert!(world.drive.others(|others| others.given_back.is_empty()), "it may save again");

@@ -100,14 +100,15 @@ impl Table {
             let held = ids.iter().any(|id| self.is_own(&(self.me, *id)));
             let hidden = held && !self.keeps(Rule::HelloTellsHoldings);
             let sent = (self.may_send(device) || held) && !hidden;
-            let answer = if sent { Answer::None } else { Answer::Unknown };
-            let sent_ms = self.now_ms;
+            let answer = if sent { Answer::None } else { Answer::Unasked };
             let mut claims = Vec::new();
             for id in ids {
                 claims.extend(self.message_of(*id));
-                if let Some(mine) = self.mine.get_mut(id) {
-                    mine.asked.insert(device, Ask { sent_ms, answer, insisted: false });
-                }
+                let Some(mine) = self.mine.get_mut(id) else { continue };
+                // An answer to the first time may still be under way, and counts from then.
+                let open = mine.asked.get(&device).filter(|ask| ask.is_open());
+                let sent_ms = open.map_or(self.now_ms, |ask| ask.sent_ms);
+                mine.asked.insert(device, Ask { sent_ms, answer });
             }
             if !sent || claims.is_empty() {
                 continue;
@@ -190,29 +191,18 @@ impl Table {
         };
         let better = self.rank(denial.priority, denial.holder) < self.rank_of(&key);
         let sure = denial.holder == from && denial.stage == Stage::Held;
-        let mut insisted = false;
         if let Some(mine) = self.mine.get_mut(&id) {
             mine.granted.remove(&from);
             if let Some(ask) = mine.asked.get_mut(&from) {
                 ask.answer = Answer::Denied(foreign);
-                insisted = ask.insisted;
             }
         }
         match (self.is_own(&key), better) {
             (true, true) => self.lose(id),
-            // It does not know that we hold it, or it would have yielded.
-            (true, false) if !insisted && self.keeps(Rule::HolderInsists) => self.insist(from, id),
+            // It will hear that we hold it, and yield.
             (true, false) => {}
             (false, _) if better || sure => self.refuse(id, foreign),
             (false, _) => self.decide_and_tell(id),
-        }
-    }
-
-    /// Tells `device` that this is held: once, or two that deny each other would never end.
-    fn insist(&mut self, device: DeviceId, id: u64) {
-        self.tell(device, &[id]);
-        if let Some(ask) = self.mine.get_mut(&id).and_then(|mine| mine.asked.get_mut(&device)) {
-            ask.insisted = true;
         }
     }
 
@@ -232,7 +222,7 @@ impl Table {
             match answer {
                 None | Some(Answer::None) => silent = true,
                 Some(Answer::Denied(foreign)) => denied = Some(foreign),
-                Some(Answer::Granted | Answer::Unknown) => {}
+                Some(Answer::Granted | Answer::Unknown | Answer::Unasked) => {}
             }
         }
         let late = self.now_ms >= mine.decide_at_ms && self.keeps(Rule::SilentAreLeftOut);
@@ -248,9 +238,20 @@ impl Table {
                     entry.standing = Standing::Own;
                     entry.unreachable = unreachable;
                 }
+                self.tell_silent(id);
                 Some(self.outcome_held(id))
             }
             _ => None,
+        }
+    }
+
+    /// Whoever did not answer hears that it is held now: it may have decided alike meanwhile.
+    fn tell_silent(&mut self, id: u64) {
+        let asked = self.mine.get(&id).into_iter().flat_map(|mine| &mine.asked);
+        let silent: Vec<DeviceId> =
+            asked.filter(|(_, ask)| ask.is_open()).map(|(device, _)| *device).collect();
+        if self.keeps(Rule::SilentAreTold) {
+            silent.into_iter().for_each(|device| self.tell(device, &[id]));
         }
     }
 

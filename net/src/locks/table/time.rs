@@ -90,8 +90,12 @@ impl Table {
         }
     }
 
-    fn end_grace(&mut self) {
-        if !self.grace || self.now_ms < self.started_ms.saturating_add(limits::LOCK_LEASE_MS) {
+    /// What was granted before the start is over after a lease; sooner, when every member has told what it holds.
+    pub(super) fn end_grace(&mut self) {
+        let met = |device: &DeviceId| self.peers.get(device).is_some_and(|peer| peer.has_met);
+        let all_met = !self.members.is_empty() && self.members.iter().all(met);
+        let over = self.now_ms >= self.started_ms.saturating_add(limits::LOCK_LEASE_MS);
+        if !self.grace || !(over || all_met) {
             return;
         }
         self.grace = false;
@@ -118,7 +122,10 @@ impl Table {
     fn send_renewal(&mut self, device: DeviceId) {
         self.last_renewal += 1;
         let (number, now_ms) = (self.last_renewal, self.now_ms);
-        let doubts = self.mine.iter().filter(|(_, mine)| mine.asked.contains_key(&device));
+        let told = |(id, mine): &(&u64, &Mine)| {
+            mine.asked.contains_key(&device) && self.is_own(&(self.me, **id))
+        };
+        let doubts = self.mine.iter().filter(told);
         let doubts = doubts.map(|(id, _)| (*id, self.unreachable(now_ms, *id)));
         let doubts: Vec<(u64, u32)> = doubts.filter(|(_, unreachable)| *unreachable > 0).collect();
         let Some(peer) = self.peers.get_mut(&device) else { return };
