@@ -189,6 +189,7 @@ impl Journal {
             writer: Mutex::new(Writer { log, waiting }),
             clock: Mutex::default(),
             acks: Mutex::default(),
+            damaged: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }

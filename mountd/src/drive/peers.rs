@@ -54,6 +54,10 @@ impl JournalHost for Drive {
         self.journal.entry(id)
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         self.journal.covers(theirs)
     }

@@ -300,8 +300,8 @@ impl World {
 
     /// A bit of an entry's frame flips, where another disk has the entry and always will.
     fn rot(&mut self, rng: &mut Rng) {
-        // Otherwise the good copy may go, be out of reach, or be needed by one who knows nobody but the damaged host.
-        let forgets = |act| matches!(act, Act::Restore | Act::Clone | Act::Remove | Act::Join);
+        // Otherwise the good copy may go, or be out of reach.
+        let forgets = |act| matches!(act, Act::Restore | Act::Remove);
         if self.plan.steps.iter().any(|step| forgets(step.act)) {
             return;
         }

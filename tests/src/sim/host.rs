@@ -213,6 +213,10 @@ impl JournalHost for Host {
         self.journal.entry(id)
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         self.journal.covers(theirs)
     }

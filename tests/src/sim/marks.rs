@@ -54,6 +54,7 @@ pub const EXPECTED: &[&str] = &[
     "members: taken back in",
     "recovery: entries waited for missing ones",
     "recovery: joined again after a crash in the join",
+    "recovery: damaged entry written anew",
     "recovery: restarted, state kept",
     "recovery: state made anew from the log",
     "recovery: torn end cut off",

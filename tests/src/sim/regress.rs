@@ -30,5 +30,10 @@ pub const CASES: &[Case] = &[
         seed: 1278,
         steps: 150,
     },
+    Case {
+        what: "what a loss of power tore out of the unsynced end passes for damage",
+        seed: 1281,
+        steps: 150,
+    },
     Case { what: "an honest device is blamed for another's entry", seed: 56, steps: 250 },
 ];
