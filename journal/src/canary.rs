@@ -77,8 +77,8 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All that the simulator is known to find. (Not yet [`Canary::VoidInviteAdmits`].)
-    pub const ALL: [Canary; 32] = [
+    /// All of them.
+    pub const ALL: [Canary; 33] = [
         Canary::ReceiveUnsynced,
         Canary::AuthorUnsynced,
         Canary::SealBeforeChunks,
@@ -107,6 +107,7 @@ impl Canary {
         Canary::ResolveForgotten,
         Canary::OldestAttributes,
         Canary::EqualHeadsApart,
+        Canary::VoidInviteAdmits,
         Canary::HaveTooEarly,
         Canary::NothingHeldBack,
         Canary::PreparedTooEarly,

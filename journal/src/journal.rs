@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::error::RefuseReason;
 use crate::hlc::ClockBound;
-use crate::id::{DriveId, EntryId, VersionId};
+use crate::id::{DeviceId, DriveId, EntryId, VersionId};
 use crate::log::Log;
 use crate::log::storage::Storage;
 use crate::name::Register;
@@ -159,6 +159,8 @@ pub struct Journal {
     writer: Mutex<Writer>,
     clock: Mutex<ClockBound>,
     acks: Mutex<acks::Unsaved>,
+    /// Devices that belong by entries of the own log that waited for damaged ones when it was opened.
+    behind_gaps: BTreeSet<DeviceId>,
     /// Applied entries whose frames could not be read: peers are asked for them.
     damaged: Mutex<BTreeSet<EntryId>>,
     closed: AtomicBool,

@@ -270,9 +270,7 @@ impl Rules<'_> {
             let Some(head) = all.get(at) else { continue };
             let mut beaten = false;
             for other in leaves.iter().filter(|o| **o != at).filter_map(|o| all.get(*o)) {
-                beaten = beaten
-                    || (other.rec.same() != head.rec.same()
-                        && self.is_quiet(&head.rec, &other.rec)?);
+                beaten = beaten || self.only_attributes(head, other)?;
             }
             if beaten {
                 leaves.retain(|o| *o != at);
@@ -280,6 +278,12 @@ impl Rules<'_> {
             }
         }
         Ok(quiet)
+    }
+
+    /// Whether of two files the one only has other attributes than what the other, with bytes of its own, builds on.
+    fn only_attributes(&self, one: &Candidate, other: &Candidate) -> Result<bool, StateError> {
+        let files = one.rec.is_leaf() && other.rec.is_leaf() && one.rec.same() != other.rec.same();
+        Ok(files && self.is_quiet(&one.rec, &other.rec)?)
     }
 
     /// Whether `other` already replaces what `head` says: the version that `head` changed attributes
@@ -346,8 +350,10 @@ impl Rules<'_> {
             if canary::is(Canary::OfficialIsSmallest) {
                 takes = off.iter().filter_map(|o| all.get(*o)).all(|c| c.superseded);
             }
-            for id in off.iter().filter_map(|o| all.get(*o)).map(|c| c.id) {
-                takes = takes || self.builds_on(&next.rec, &id)?;
+            for old in off.iter().filter_map(|o| all.get(*o)) {
+                takes = takes
+                    || self.builds_on(&next.rec, &old.id)?
+                    || self.only_attributes(old, next)?;
             }
             takes = takes || self.left_behind(all, &off)?;
             match (takes, first.rec.same() == next.rec.same()) {

@@ -202,8 +202,13 @@ impl Waiting {
         missing.take(limit).copied().collect()
     }
 
+    /// Where the entries of the own log that wait lie in it.
+    pub(crate) fn places(&self) -> impl Iterator<Item = LogPos> + '_ {
+        self.held.values().filter_map(|held| held.at)
+    }
+
     /// How many entries of the own log wait.
     pub(crate) fn gaps(&self) -> u64 {
-        self.held.values().filter(|held| held.at.is_some()).count() as u64
+        self.places().count() as u64
     }
 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use journal::canary::{self, Canary};
 use journal::{AppendError, DeviceId, EntryId, Frontier, Received};
 
 use crate::host::JournalHost;
@@ -253,6 +254,9 @@ impl Courier {
                     self.changes.waiting.push_back(Job::Receive { batch, entries });
                 }
                 Effect::Acknowledged(frontier) => self.acknowledge(frontier),
+                Effect::Prepare if canary::is(Canary::PreparedTooEarly) => {
+                    self.changes.waiting.push_front(Job::Prepare);
+                }
                 Effect::Prepare => self.changes.waiting.push_back(Job::Prepare),
                 Effect::TheirClock(ms) => self.changes.waiting.push_back(Job::Clock(ms)),
                 Effect::TheyHold(frontier) => {

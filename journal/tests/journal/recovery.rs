@@ -8,7 +8,9 @@ use journal::signed::VerifiedEntry;
 use journal::state::State;
 use journal::{AppendError, Frontier, Journal, OpenError, Opened, Signer};
 
-use crate::forge::{Forge, MemStorage, feed, journal_of, now, put, signer_of, spec};
+use crate::forge::{
+    Forge, MemStorage, admit, feed, invite_key, journal_of, now, put, signer_of, spec,
+};
 use crate::oracle::walk;
 
 fn reopen(storage: &MemStorage) -> Result<Journal, OpenError> {
@@ -93,6 +95,23 @@ fn a_damaged_frame_is_missed_and_comes_back_from_a_peer() {
         assert_eq!(third.tree_hash(), again.tree_hash());
         assert_eq!(walk(&third), walk(&again));
     }
+}
+
+#[test]
+fn who_misses_what_an_admission_builds_on_still_knows_whom_to_ask() {
+    let (journal, storage, signer, entries) = written(1);
+    let bob = signer_of('B').device();
+    let (key, role) = (invite_key(), journal::Role::Editor);
+    let invite = journal::Op::Invite { key, role, expires: 1000, uses: 1 };
+    journal.author(&signer, vec![invite, admit(&journal.drive().id, 'B')], now(5)).unwrap();
+    let at = 48 + 12 + entries[0].bytes().len() + 40;
+    storage.files.lock().get_mut("00000001.seg").unwrap()[at] ^= 1;
+    let again = reopen(&storage).unwrap();
+    assert!(again.member(bob).is_none() && again.member(signer.device()).is_some());
+    assert_eq!(again.members_behind_gaps(), [bob]);
+    feed(&again, &entries[1..]);
+    assert!(again.member(bob).is_some());
+    assert_eq!(again.members_behind_gaps(), []);
 }
 
 #[test]

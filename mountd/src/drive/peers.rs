@@ -112,6 +112,7 @@ impl JournalHost for Drive {
             members.extend(self.through);
             members.push(own);
         }
+        members.extend(self.journal.members_behind_gaps());
         members
     }
 

@@ -272,13 +272,14 @@ impl World {
             return Ok(());
         }
         match expect {
-            Expect::Replaces { dir, name, before: was } => {
+            Expect::Replaces { dir, name, bases } => {
                 let official = before.official.unwrap_or_default();
                 let Some(new) = authored.versions.first() else { return Ok(()) };
-                if official.contains(was) {
+                // What came in since may have been merged with what it had in front of it.
+                if !official.is_empty() && official.iter().all(|id| bases.contains(id)) {
                     let now = official_at(host, *dir, name).unwrap_or_default();
                     ensure("T6", now.contains(new), || {
-                        format!("device {who} saved {name} over the official one, which stays")
+                        format!("device {who} saved {name} over {official:?}, which stays: {now:?}")
                     })?;
                 }
             }
@@ -289,7 +290,10 @@ impl World {
                     let now = official_at(host, *dir, name).unwrap_or_default();
                     let stands = official.iter().any(|o| now.contains(o));
                     ensure("T7", stands, || {
-                        format!("device {who} saved {name} over a version it had never seen")
+                        format!(
+                            "device {who} saved {name} from {bases:?} over {official:?}, which it had \
+                             never seen: {now:?}"
+                        )
                     })?;
                     self.marks.hit("conflict: stale save beside the official");
                 }
@@ -444,7 +448,7 @@ impl World {
         self.note_conflicts(&host, &oracle);
         for who in &group {
             let Some(host) = self.devices[*who].host.clone() else { continue };
-            let report = host.journal.verify(&mut |_| {});
+            let report = host.verify();
             ensure("C-log", report.as_ref().is_ok_and(|report| report.bad == 0), || {
                 format!("the log of device {who} lacks entries: {report:?}")
             })?;

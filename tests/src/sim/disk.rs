@@ -267,11 +267,13 @@ impl Disk {
         self.0.lock().dead
     }
 
-    /// The device is started again; the disk works. What is full stays full.
+    /// The device is started again; the disk works. What is full stays full, and a death that is still to come comes.
     pub(crate) fn revive(&self) {
         let mut inner = self.0.lock();
+        let Trouble { room, dies_in, .. } = inner.trouble;
+        let dies_in = dies_in.filter(|_| !inner.dead);
+        inner.trouble = Trouble { room, dies_in, ..Trouble::default() };
         inner.dead = false;
-        inner.trouble = Trouble { room: inner.trouble.room, ..Trouble::default() };
     }
 
     /// The power goes: only the disk's own memory stays.

@@ -47,6 +47,7 @@ pub const EXPECTED: &[&str] = &[
     "fault: rot",
     "fault: suspended",
     "fault: sync failed",
+    "members: invitation void at its use",
     "members: joined",
     "members: refused at the door",
     "members: removed",

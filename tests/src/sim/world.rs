@@ -212,7 +212,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) verified: Arc<Verified>,
     pub(crate) genesis: VerifiedEntry,
-    pub(crate) invites: Vec<[u8; 32]>,
+    /// Secrets of invitations, and who issued them.
+    pub(crate) invites: Vec<([u8; 32], Who)>,
     pub(crate) marks: Marks,
     pub(crate) steps: u64,
     pub(crate) healing: bool,
@@ -313,6 +314,7 @@ impl World {
         device.evil = self.devices[of].evil;
         device.through = self.devices[of].through;
         device.wrote = self.devices[of].wrote.clone();
+        device.wrote.retain(|mark| device.disk.is_durable(mark));
         self.devices[of].odd = true;
         self.devices.push(device);
         who
@@ -335,7 +337,7 @@ impl World {
             let proof = journal::member::admit_proof(&secret, &drive, &device);
             ops.push(Op::Admit { invite: key, device, name: name_of(who), proof });
         }
-        self.invites.push(secret);
+        self.invites.push((secret, 0));
         let host = self.host(0).expect("the first device runs");
         host.set_wall(self.wall(0));
         host.author(ops).expect("the first entry");
@@ -568,8 +570,14 @@ impl World {
             }
             return Ok(());
         };
-        if let Done::Received { received: Ok(_), .. } = &done {
-            link.taken += 1;
+        match &done {
+            Done::Received { received: Ok(_), .. } => link.taken += 1,
+            Done::Collected(collected)
+                if collected.entries.iter().any(|(id, _)| collected.unacknowledged.contains(id)) =>
+            {
+                self.marks.hit("exchange: held back until the offer is in");
+            }
+            _ => {}
         }
         let (changed, handled) = link.courier.handle_done(order, done);
         if changed == net::courier::Changed::Yes {
