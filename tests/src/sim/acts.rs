@@ -307,7 +307,8 @@ impl World {
         }
         let Some(who) = self.one_running(rng) else { return };
         let others: Vec<Who> = (0..self.devices.len())
-            .filter(|o| *o != who && !self.devices[*o].rotted && self.devices[*o].begun)
+            .filter(|o| self.devices[*o].id != self.devices[who].id)
+            .filter(|o| !self.devices[*o].rotted && self.devices[*o].begun)
             .collect();
         let good = |at: &usize| {
             let mark = &self.ledger.entries[*at].mark;

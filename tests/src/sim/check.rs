@@ -50,6 +50,17 @@ fn official_at(host: &Host, dir: DirId, name: &journal::EntryName) -> Option<Vec
     (node.standing == Standing::Official).then_some(node.merged)
 }
 
+/// The versions that an operation replaces.
+fn replaced_by(op: &Op) -> Vec<&VersionId> {
+    match op {
+        Op::Put { bases, .. } | Op::MkDir { bases, .. } => bases.iter().collect(),
+        Op::Move { from, bases, .. } => bases.iter().chain([from]).collect(),
+        Op::Exchange { a, b } => a.bases.iter().chain(&b.bases).collect(),
+        Op::Resolve { drop, .. } => drop.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
 impl World {
     /// After every change of a journal.
     pub(crate) fn check_changed(&mut self, who: Who) -> Result<(), Broken> {
@@ -351,13 +362,18 @@ impl World {
         let nodes = walk(&host.journal);
         let quiet = !self.devices.iter().any(|d| d.evil || d.odd);
         let fresh: Vec<usize> = self.devices[0].held.iter().collect();
-        let members_changed = fresh
-            .iter()
-            .flat_map(|at| &self.ledger.entries[*at].entry.entry().ops)
+        let ops = fresh.iter().flat_map(|at| &self.ledger.entries[*at].entry.entry().ops);
+        let members_changed = ops
+            .clone()
             .filter(|op| matches!(op, Op::Remove { .. } | Op::SetRole { .. }))
             .count();
         if quiet && members_changed == 0 && self.stable.len > 0 {
+            let replaced: BTreeSet<VersionId> = ops.flat_map(replaced_by).copied().collect();
             for ((dir, name), versions) in &self.stable.official {
+                // Of several that were one each may be replaced alone.
+                if versions.iter().any(|id| replaced.contains(id)) {
+                    continue;
+                }
                 let here = |n: &&Node| n.reg.0 == *dir && n.reg.1 == *name;
                 let demoted = nodes
                     .iter()
