@@ -74,6 +74,9 @@ pub(crate) fn judge(
     if !missing.is_empty() {
         return Ok(Verdict::Waits(missing));
     }
+    if !body.hlc.may_follow(after.unwrap_or_default()) {
+        return Ok(Verdict::Refused(RefuseReason::Clock));
+    }
     match body.prev.is_some() || has_seen_its_admission(kv, body)? {
         true => Ok(Verdict::Ready),
         false => Ok(Verdict::Refused(RefuseReason::NotMember)),

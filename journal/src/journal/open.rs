@@ -76,7 +76,7 @@ impl Journal {
             prev: None,
             seen: Vec::new(),
             late: Vec::new(),
-            hlc: Hlc::from_ms(now.wall_ms),
+            hlc: Hlc::next(Hlc::default(), now.wall_ms).unwrap_or_default(),
             saved_at_ms: now.wall_ms,
             ops: vec![Op::Genesis { drive_name, device_name, id_key, posix_owners }],
         };

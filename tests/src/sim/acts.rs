@@ -307,7 +307,7 @@ impl World {
         }
         let Some(who) = self.one_running(rng) else { return };
         let others: Vec<Who> = (0..self.devices.len())
-            .filter(|o| self.devices[*o].id != self.devices[who].id)
+            .filter(|o| self.devices[*o].id != self.devices[who].id && self.sees_member(who, *o))
             .filter(|o| !self.devices[*o].rotted && self.devices[*o].begun)
             .collect();
         let good = |at: &usize| {

@@ -370,8 +370,10 @@ impl World {
         if quiet && members_changed == 0 && self.stable.len > 0 {
             let replaced: BTreeSet<VersionId> = ops.flat_map(replaced_by).copied().collect();
             for ((dir, name), versions) in &self.stable.official {
-                // Of several that were one each may be replaced alone.
-                if versions.iter().any(|id| replaced.contains(id)) {
+                // Of several that were one each may be replaced alone; what is named late while it is on its way has another
+                // place from then on.
+                let late = |id: &VersionId| self.ledger.get(&id.entry).is_some_and(|k| k.late);
+                if versions.iter().any(|id| replaced.contains(id) || late(id)) {
                     continue;
                 }
                 let here = |n: &&Node| n.reg.0 == *dir && n.reg.1 == *name;

@@ -326,8 +326,6 @@ impl World {
                 let excused = match &error {
                     AppendError::NotMember | AppendError::Role { .. } => true,
                     AppendError::Full | AppendError::Poisoned | AppendError::Io(_) => true,
-                    // Its logical time is at the end, by somebody's malice.
-                    AppendError::Clock => self.devices.iter().any(|device| device.evil),
                     // The tree changed between the act and its seal.
                     AppendError::Unfit { .. } => true,
                     _ => self.devices[who].disk.is_dead(),

@@ -229,11 +229,15 @@ impl Held {
             self.bytes.extend_from_slice(&self.cut);
         }
         self.cut.clear();
-        for range in &broken {
-            let end = range.end.min(self.bytes.len());
-            self.bytes[range.start.min(end)..end].fill(0);
-        }
         let len = self.bytes.len();
+        broken.retain_mut(|range| {
+            *range = range.start.min(len)..range.end.min(len);
+            // Who has lost nothing but zeros has lost nothing.
+            self.bytes[range.clone()].iter().any(|byte| *byte != 0)
+        });
+        for range in &broken {
+            self.bytes[range.clone()].fill(0);
+        }
         self.records.retain(|(_, at)| {
             at.end <= len && broken.iter().all(|b| at.end <= b.start || b.end <= at.start)
         });
