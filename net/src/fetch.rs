@@ -499,5 +499,3 @@ fn backoff_ms(times: u32) -> u64 {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod chaos;

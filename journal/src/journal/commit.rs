@@ -25,9 +25,7 @@ use crate::id::{DeviceId, DirId, EntryId, VersionId};
 use crate::log;
 use crate::name::Register;
 use crate::op::{Arrival, Op};
-use crate::records::{
-    EntryRec, LogPos, RegKey, What, key, load_entry, load_version, store, table,
-};
+use crate::records::{EntryRec, LogPos, RegKey, What, key, load_entry, load_version, store, table};
 use crate::replica::{Verdict, judge};
 use crate::signed::{Signer, VerifiedEntry};
 use crate::tree;
@@ -292,7 +290,8 @@ impl Journal {
                 let id = entry.id();
                 match judge(&*fold.kv, &fold.meta, &entry)? {
                     Verdict::Known if damaged.contains(&id) => {
-                        let at = writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
+                        let at =
+                            writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
                         if let Some(rec) = load_entry(&*fold.kv, &id)? {
                             let rec = EntryRec { at, ..rec };
                             store(fold.kv, &key(table::ENTRY, &[id.as_bytes()]), &rec)?;
@@ -304,7 +303,9 @@ impl Journal {
                     Verdict::Ready => {
                         let at = match at {
                             Some(at) => at,
-                            None => writer.log.append(entry.bytes()).map_err(PathError::into_append)?,
+                            None => {
+                                writer.log.append(entry.bytes()).map_err(PathError::into_append)?
+                            }
                         };
                         fold.apply(&entry, at)?;
                         received.applied.push(id);

@@ -1,4 +1,4 @@
-//! A few devices that work, part, meet again, lose their disks: entries as they come about.
+//! A few devices that work, part, meet again, lose their disks: histories for tests to look at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use journal::op::{Arrival, DirAttr, ExchangeSide, FileValue};
 use journal::signed::VerifiedEntry;
 use journal::state::State;
 use journal::{
-    AppendError, DirId, EntryId, EntryName, Frontier, Journal, Op, Register, Role, Signer,
-    Standing, Value, VersionId, ViewKind, ViewNode,
+    AppendError, DirId, EntryId, EntryName, Frontier, Journal, Op, Role, Signer, Standing, Value,
+    VersionId, ViewKind, ViewNode,
 };
 
 use crate::forge::{
@@ -62,7 +62,6 @@ pub struct Cluster {
     pub rng: Rng,
     pub devices: Vec<Device>,
     pub genesis: VerifiedEntry,
-    pub written: BTreeMap<VersionId, Register>,
     wall: u64,
     texts: u64,
     forks: bool,
@@ -94,9 +93,8 @@ impl Cluster {
         for device in devices.iter().skip(1) {
             device.journal.receive(&[Arc::clone(&admin.bytes)], now(1000)).unwrap();
         }
-        let written = BTreeMap::new();
         let (wall, texts, removals) = (2000, 0, false);
-        Self { rng, devices, genesis, written, wall, texts, forks, removals }
+        Self { rng, devices, genesis, wall, texts, forks, removals }
     }
 
     pub fn run(&mut self, steps: usize) {
@@ -206,11 +204,6 @@ impl Cluster {
             Err(AppendError::NotMember | AppendError::Role { .. }) if self.removals => return None,
             Err(error) => panic!("{error}: {ops:?}"),
         };
-        for (op, id) in ops.iter().zip(&done.versions) {
-            if let Op::Put { dir, name, value: Value::File(_), .. } = op {
-                self.written.insert(*id, Register::new(*dir, name.clone()));
-            }
-        }
         done.versions.first().copied()
     }
 

@@ -288,7 +288,8 @@ fn an_entry_at_the_end_of_logical_time_stops_nobody() {
     assert_eq!(feed(&journal, std::slice::from_ref(&late)).applied, [late.id()]);
     // A clock gone mad does not leap either.
     for n in 1..4 {
-        let wrote = journal.author(&signer_of('A'), vec![put("x", "x", &[])], now(u64::MAX)).unwrap();
+        let wrote =
+            journal.author(&signer_of('A'), vec![put("x", "x", &[])], now(u64::MAX)).unwrap();
         let wrote = journal::signed::VerifiedEntry::verify(wrote.bytes).unwrap();
         assert_eq!(wrote.entry().hlc, Hlc::from_raw(last.get() + n));
         assert_eq!(feed(&f.journal(), &[good.clone(), late.clone(), wrote]).refused, []);

@@ -151,7 +151,8 @@ fn what_a_loss_of_power_tore_out_of_the_unsynced_end_is_no_damage() {
     // after them, of no chain that is known, did.
     let torn = storage.copy();
     torn.files.lock().get_mut("00000001.seg").unwrap()[at..at + lengths[5]].fill(0);
-    torn.append("00000001.seg", &storage.files.lock()["00000001.seg"][48..48 + lengths[0]]).unwrap();
+    torn.append("00000001.seg", &storage.files.lock()["00000001.seg"][48..48 + lengths[0]])
+        .unwrap();
     let again = reopen(&torn).unwrap();
     assert_eq!(again.counts().entries, 5);
     let report = again.verify(&mut |_| {}).unwrap();

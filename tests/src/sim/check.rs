@@ -363,10 +363,8 @@ impl World {
         let quiet = !self.devices.iter().any(|d| d.evil || d.odd);
         let fresh: Vec<usize> = self.devices[0].held.iter().collect();
         let ops = fresh.iter().flat_map(|at| &self.ledger.entries[*at].entry.entry().ops);
-        let members_changed = ops
-            .clone()
-            .filter(|op| matches!(op, Op::Remove { .. } | Op::SetRole { .. }))
-            .count();
+        let members_changed =
+            ops.clone().filter(|op| matches!(op, Op::Remove { .. } | Op::SetRole { .. })).count();
         if quiet && members_changed == 0 && self.stable.len > 0 {
             let replaced: BTreeSet<VersionId> = ops.flat_map(replaced_by).copied().collect();
             for ((dir, name), versions) in &self.stable.official {
@@ -422,6 +420,22 @@ impl World {
         group.iter().all(same)
     }
 
+    /// Whether what rotted is missed somewhere still: it is asked for from then on.
+    pub(crate) fn finds_rot(&mut self) -> Result<bool, Broken> {
+        let mut found = false;
+        for who in self.group() {
+            if !self.devices[who].rotted {
+                continue;
+            }
+            let report = self.devices[who].host.as_ref().map(|host| host.verify());
+            if matches!(report, Some(Ok(report)) if report.bad > 0) {
+                found = true;
+                self.announce(who)?;
+            }
+        }
+        Ok(found)
+    }
+
     pub(crate) fn diverged(&self) -> Broken {
         let mut what = "these do not come together:".to_owned();
         for who in self.group() {
@@ -469,6 +483,11 @@ impl World {
             let report = host.verify();
             ensure("C-log", report.as_ref().is_ok_and(|report| report.bad == 0), || {
                 format!("the log of device {who} lacks entries: {report:?}")
+            })?;
+            let device = &self.devices[*who];
+            let holes = report.is_ok_and(|report| report.holes > 0);
+            ensure("C-log", !holes || device.rotted || device.disk.may_have_holes(), || {
+                format!("what a failed write left lies in the log of device {who}")
             })?;
         }
         self.check_any_order(first, &host)

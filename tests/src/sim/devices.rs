@@ -234,10 +234,8 @@ impl World {
                         let (refused, wants) = (&received.refused, &received.wants);
                         self.whisper(|| format!("d{who} refuses {refused:?}, wants {wants:?}"));
                     }
-                    self.marks.add(
-                        "recovery: damaged entry written anew",
-                        received.mended.len() as u64,
-                    );
+                    self.marks
+                        .add("recovery: damaged entry written anew", received.mended.len() as u64);
                     for id in &received.applied {
                         self.take(who, &host, id)?;
                     }
@@ -403,12 +401,6 @@ impl World {
                 self.stop(who, Stop::Process);
             }
             self.start(who)?;
-            // What rotted is found by looking, and fetched.
-            if let Some(host) = self.devices[who].host.clone().filter(|_| self.devices[who].rotted) {
-                // What it finds is looked at again in the end.
-                let _ = host.verify();
-            }
-            self.announce(who)?;
         }
         self.redial_all();
         Ok(())

@@ -73,6 +73,8 @@ struct Inner {
     failures: ((u64, u64), u64),
     /// A loss of power left part of what was not synced.
     torn: bool,
+    /// One ever did: holes may lie within the files.
+    holed: bool,
 }
 
 /// One device's disk. Clones are the same disk.
@@ -242,7 +244,7 @@ impl Held {
             at.end <= len && broken.iter().all(|b| at.end <= b.start || b.end <= at.start)
         });
         (self.durable_len, self.named) = (len, true);
-        tail > 0 && kept > 0
+        (tail > 0 && kept > 0) || !broken.is_empty()
     }
 }
 
@@ -289,6 +291,12 @@ impl Disk {
             torn |= file.lose_power(rng);
         }
         inner.torn = torn;
+        inner.holed |= torn;
+    }
+
+    /// Whether a loss of power may have left holes within the files.
+    pub(crate) fn may_have_holes(&self) -> bool {
+        self.0.lock().holed
     }
 
     /// Whether a loss of power now would leave `mark` on the disk.

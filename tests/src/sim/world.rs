@@ -47,7 +47,7 @@ pub(crate) struct Link {
     pub(crate) taken: u64,
     /// Batches that came, and how many of them before the other's offer was complete.
     pub(crate) came: u64,
-    pub(crate) offered: u64,
+    pub(crate) offered: Option<u64>,
     /// When it began.
     pub(crate) since: u64,
 }
@@ -437,14 +437,13 @@ impl World {
         let mut looks = 0;
         loop {
             looks += 1;
-            if looks & 15 == 0 && self.has_converged() {
+            let over = self.now > until || self.steps > most;
+            let last = over || self.due.is_empty();
+            if (looks & 15 == 0 || last) && self.has_converged() && !self.finds_rot()? {
                 break;
             }
-            if self.due.is_empty() || self.now > until || self.steps > most {
-                match self.has_converged() {
-                    true => break,
-                    false => return Err(self.diverged()),
-                }
+            if over || self.due.is_empty() {
+                return Err(self.diverged());
             }
             self.next()?;
         }
@@ -531,7 +530,7 @@ impl World {
         };
         let prepares = matches!(job, Job::Prepare);
         let link = self.devices[who].sessions.get(&peer).filter(|link| link.conn == conn);
-        let behind = link.is_some_and(|link| link.taken < link.offered);
+        let behind = link.is_some_and(|link| Some(link.taken) < link.offered);
         ensure("N-late", !prepares || !behind, || {
             format!("device {who} judges its work before the offer of {peer} is taken in")
         })?;
@@ -573,7 +572,10 @@ impl World {
         match &done {
             Done::Received { received: Ok(_), .. } => link.taken += 1,
             Done::Collected(collected)
-                if collected.entries.iter().any(|(id, _)| collected.unacknowledged.contains(id)) =>
+                if collected
+                    .entries
+                    .iter()
+                    .any(|(id, _)| collected.unacknowledged.contains(id)) =>
             {
                 self.marks.hit("exchange: held back until the offer is in");
             }

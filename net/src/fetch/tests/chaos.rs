@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 use cas::MissingChunks;
 
-use super::*;
+use super::super::*;
 use crate::testing::Rng;
 
 const SEEDS: u64 = 200;
@@ -60,7 +60,11 @@ struct Them {
 #[derive(Clone, Copy)]
 struct Question {
     id: ChunkId,
-    at_ms: u64,
+    asked_ms: u64,
+    /// Since when it waits, seen from the peer's last sign of life.
+    since_ms: u64,
+    /// Came from elsewhere meanwhile.
+    moot: bool,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -85,6 +89,8 @@ struct Run {
     wanted: BTreeSet<ContentId>,
     /// When somebody last began to wait for a chunk.
     raised: BTreeMap<ChunkId, u64>,
+    /// Chunks that were waited for too long.
+    late: BTreeSet<ChunkId>,
     tickets: BTreeSet<u64>,
     calm: bool,
     counts: Counts,
@@ -130,11 +136,24 @@ impl Run {
             parts.insert(id, ids);
         }
         let (scheduler, due) = (Scheduler::default(), BinaryHeap::new());
-        let (here, wanted, raised) = Default::default();
+        let (here, wanted, raised, late) = Default::default();
         let (now_ms, turn, calm, tickets) = (1, 0, false, BTreeSet::new());
         let counts = Counts::default();
         Self {
-            seed, rng, scheduler, now_ms, turn, due, peers, parts, here, wanted, raised, tickets, calm,
+            seed,
+            rng,
+            scheduler,
+            now_ms,
+            turn,
+            due,
+            peers,
+            parts,
+            here,
+            wanted,
+            raised,
+            late,
+            tickets,
+            calm,
             counts,
         }
     }
@@ -222,16 +241,16 @@ impl Run {
             let raised = self.raised.get(id).copied().unwrap_or_default();
             for (other, them) in self.peers.iter().enumerate() {
                 let waits = |owed: &VecDeque<Question>| {
-                    owed.iter().find(|question| question.id == *id).map(|question| question.at_ms)
+                    let question =
+                        owed.iter().find(|question| question.id == *id && !question.moot);
+                    question.map(|question| question.asked_ms)
                 };
-                let fore = waits(&them.owed.foreground);
-                let back = waits(&them.owed.background);
+                let (fore, back) = (waits(&them.owed.foreground), waits(&them.owed.background));
                 let reason = match lane {
                     Priority::Background => fore.is_none() && back.is_none(),
                     // Behind a background lane nobody waits; else it is late, or somebody else began to wait.
-                    Priority::Foreground => fore.is_none_or(|at| {
-                        other != peer
-                            && (now_ms - at >= limits::HEDGE_TIME.as_millis() as u64 || raised >= at)
+                    Priority::Foreground => fore.is_none_or(|asked_ms| {
+                        other != peer && (self.late.contains(id) || raised >= asked_ms)
                     }),
                 };
                 assert!(reason, "seed {seed}: asked of {peer} while {other} is asked ({lane:?})");
@@ -239,10 +258,12 @@ impl Run {
             }
         }
         let them = &mut self.peers[peer];
-        let (idle, epoch) = (them.owed[lane].is_empty(), them.epoch);
-        them.owed[lane].extend(ids.into_iter().map(|id| Question { id, at_ms: now_ms }));
+        let epoch = them.epoch;
+        let (asked_ms, since_ms, moot) = (now_ms, now_ms, false);
+        let questions = ids.into_iter().map(|id| Question { id, asked_ms, since_ms, moot });
+        them.owed[lane].extend(questions);
         assert!(them.owed[lane].len() <= limits::WINDOW_IDS_MAX, "seed {seed}: over the window");
-        if idle || !them.answering[lane] {
+        if !them.answering[lane] {
             self.answer_later(peer, epoch, lane);
         }
     }
@@ -279,29 +300,26 @@ impl Run {
                     Outcome::Missing
                 }
                 _ if !holds => Outcome::Missing,
-                _ if !self.calm && self.rng.below(2000) == 0 => Outcome::Full,
+                _ if !self.calm && self.rng.below(500) == 0 => Outcome::Full,
                 _ => Outcome::Stored(100),
             };
             self.counts.corrupt += usize::from(outcome == Outcome::Corrupt);
             if matches!(outcome, Outcome::Stored(_)) {
-                self.here.insert(question.id);
+                self.stored(question.id);
             }
             outcomes.push((question.id, outcome));
         }
         if let Some(next) = self.peers[peer].owed[lane].front_mut() {
-            next.at_ms = self.now_ms;
+            next.since_ms = self.now_ms;
         }
         let babbles = self.peers[peer].nature == Nature::Babbler && self.rng.below(20) == 0;
         if babbles {
             outcomes.push((chunk(5_000_000), Outcome::Stored(1)));
         }
-        let lane_of = lane;
-        let owes = !self.peers[peer].owed[lane].is_empty();
-        if owes {
-            self.answer_later(peer, epoch, lane_of);
+        if !self.peers[peer].owed[lane].is_empty() {
+            self.answer_later(peer, epoch, lane);
         }
-        let in_order =
-            self.scheduler.handle_outcomes(&device(peer), lane, &outcomes, self.now_ms);
+        let in_order = self.scheduler.handle_outcomes(&device(peer), lane, &outcomes, self.now_ms);
         assert_eq!(in_order, !babbles, "seed {}", self.seed);
         self.carry_out();
         if !in_order && self.peers[peer].epoch == epoch {
@@ -311,6 +329,32 @@ impl Run {
         }
     }
 
+    /// A chunk is here; whoever is asked for it still is asked in vain.
+    fn stored(&mut self, id: ChunkId) {
+        self.here.insert(id);
+        self.late.remove(&id);
+        for them in &mut self.peers {
+            for lane in [Priority::Foreground, Priority::Background] {
+                let same = them.owed[lane].iter_mut().filter(|question| question.id == id);
+                same.for_each(|question| question.moot = true);
+            }
+        }
+    }
+
+    /// Time passes: what waits behind a peer that has given no sign of life for too long is late.
+    fn time(&mut self) {
+        let patience = limits::HEDGE_TIME.as_millis() as u64;
+        for them in &mut self.peers {
+            let lane = &mut them.owed.foreground;
+            if lane.front().is_some_and(|first| first.since_ms + patience <= self.now_ms) {
+                lane.iter_mut().for_each(|question| question.since_ms = self.now_ms);
+                self.late.extend(lane.iter().map(|question| question.id));
+            }
+        }
+        self.scheduler.handle_time(self.now_ms);
+        self.carry_out();
+    }
+
     fn give_lane_up(&mut self, peer: usize, lane: Priority) {
         self.peers[peer].owed[lane].clear();
         self.peers[peer].answering[lane] = false;
@@ -318,9 +362,11 @@ impl Run {
         let kept: Vec<_> = std::mem::take(&mut self.due).into_vec();
         self.due = kept
             .into_iter()
-            .filter(|Reverse((_, _, event))| !matches!(event,
+            .filter(|Reverse((_, _, event))| {
+                !matches!(event,
                 Event::Answer { peer: p, lane: l, .. } | Event::Silence { peer: p, lane: l, .. }
-                    if *p == peer && *l == lane))
+                    if *p == peer && *l == lane)
+            })
             .collect();
         self.scheduler.lane_lost(&device(peer), lane, self.now_ms);
         self.carry_out();
@@ -341,11 +387,6 @@ impl Run {
             let lacks = self.parts[id].iter().filter(|id| !self.here.contains(id));
             let ids: Vec<ChunkId> = lacks.take(left).copied().collect();
             left -= ids.len();
-            let foreground = self.scheduler.wanted.get(id).is_some();
-            if foreground {
-                // Its chunks may be raised to the foreground now.
-                ids.iter().for_each(|id| _ = self.raised.insert(*id, self.now_ms));
-            }
             results.push((*id, Some(MissingChunks { complete: ids.is_empty(), ids })));
         }
         self.scheduler.handle_examined(&contents, results, self.now_ms);
@@ -459,8 +500,7 @@ impl Run {
             self.now_ms = next.max(self.now_ms);
             if timer.is_some_and(|at| at <= next) && event.is_none_or(|at| at > next) {
                 self.now_ms += 1;
-                self.scheduler.handle_time(self.now_ms);
-                self.carry_out();
+                self.time();
             } else if let Some(Reverse((_, _, event))) = self.due.pop() {
                 self.handle(event);
             }
