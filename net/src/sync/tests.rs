@@ -102,7 +102,8 @@ impl End {
                 let truncated = if cut { Truncated::Yes } else { Truncated::No };
                 let entries = entries.into_iter().map(|e| (id_of(&e), e)).collect();
                 let frontier = journal.frontier();
-                let collected = Collected { entries, truncated, unacknowledged, damaged: Vec::new(), frontier };
+                let collected =
+                    Collected { entries, truncated, unacknowledged, damaged: Vec::new(), frontier };
                 self.session.handle_collected(collected).unwrap();
                 false
             }

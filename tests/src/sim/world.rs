@@ -311,7 +311,7 @@ impl World {
         let mut device = self.device(self.devices[of].signer.clone(), who);
         device.disk = self.devices[of].disk.copy();
         (device.joined, device.begun, device.odd) = (true, self.devices[of].begun, true);
-        device.evil = self.devices[of].evil;
+        (device.evil, device.rotted) = (self.devices[of].evil, self.devices[of].rotted);
         device.through = self.devices[of].through;
         device.wrote = self.devices[of].wrote.clone();
         device.wrote.retain(|mark| device.disk.is_durable(mark));
