@@ -66,6 +66,8 @@ pub enum Canary {
     EqualHeadsApart,
     /// Invitations of removed owners still admit.
     VoidInviteAdmits,
+    /// Work that had not seen a break replaces what stood there.
+    BreakForgotten,
     /// A batch is acknowledged when it comes in.
     HaveTooEarly,
     /// Own work that nobody holds leaves with the offer.
@@ -78,7 +80,7 @@ pub enum Canary {
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Canary; 33] = [
+    pub const ALL: [Canary; 34] = [
         Canary::ReceiveUnsynced,
         Canary::AuthorUnsynced,
         Canary::SealBeforeChunks,
@@ -112,6 +114,7 @@ impl Canary {
         Canary::NothingHeldBack,
         Canary::PreparedTooEarly,
         Canary::WantForgotten,
+        Canary::BreakForgotten,
     ];
 }
 
