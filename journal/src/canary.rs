@@ -79,8 +79,8 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All that the simulator is known to find. (Not yet [`Canary::VoidInviteAdmits`] and [`Canary::BreakForgotten`].)
-    pub const ALL: [Canary; 32] = [
+    /// All of them.
+    pub const ALL: [Canary; 34] = [
         Canary::ReceiveUnsynced,
         Canary::AuthorUnsynced,
         Canary::SealBeforeChunks,
@@ -109,10 +109,12 @@ impl Canary {
         Canary::ResolveForgotten,
         Canary::OldestAttributes,
         Canary::EqualHeadsApart,
+        Canary::VoidInviteAdmits,
         Canary::HaveTooEarly,
         Canary::NothingHeldBack,
         Canary::PreparedTooEarly,
         Canary::WantForgotten,
+        Canary::BreakForgotten,
     ];
 }
 

@@ -283,8 +283,7 @@ impl<'a> Rules<'a> {
             let Some(head) = all.get(at) else { continue };
             let mut beaten = false;
             for other in leaves.iter().filter(|o| **o != at).filter_map(|o| all.get(*o)) {
-                beaten = beaten
-                    || (other.rec.same() != head.rec.same() && self.is_quiet(&head.rec, other)?);
+                beaten = beaten || self.only_attributes(head, other)?;
             }
             if beaten {
                 leaves.retain(|o| *o != at);
@@ -292,6 +291,12 @@ impl<'a> Rules<'a> {
             }
         }
         Ok(quiet)
+    }
+
+    /// Whether of two files the one only has other attributes than what the other, with bytes of its own, builds on.
+    fn only_attributes(&self, one: &Candidate, other: &Candidate) -> Result<bool, StateError> {
+        let files = one.rec.is_leaf() && other.rec.is_leaf() && one.rec.same() != other.rec.same();
+        Ok(files && self.is_quiet(&one.rec, other)?)
     }
 
     /// Whether `other` already replaces what `head` says: the version that `head` changed attributes
@@ -358,8 +363,9 @@ impl<'a> Rules<'a> {
             if canary::is(Canary::OfficialIsSmallest) {
                 takes = off.iter().filter_map(|o| all.get(*o)).all(|c| c.superseded);
             }
-            for id in off.iter().filter_map(|o| all.get(*o)).map(|c| c.id) {
-                takes = takes || self.builds_on(next, &id)?;
+            for old in off.iter().filter_map(|o| all.get(*o)) {
+                takes =
+                    takes || self.builds_on(next, &old.id)? || self.only_attributes(old, next)?;
             }
             takes = takes || self.left_behind(all, &off)?;
             match (takes, first.rec.same() == next.rec.same()) {

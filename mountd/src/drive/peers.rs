@@ -54,6 +54,10 @@ impl JournalHost for Drive {
         self.journal.entry(id)
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         self.journal.covers(theirs)
     }
@@ -109,6 +113,7 @@ impl JournalHost for Drive {
             members.extend(self.through);
             members.push(own);
         }
+        members.extend(self.journal.members_behind_gaps());
         members
     }
 

@@ -661,7 +661,9 @@ impl Oracle {
                 self.superseded(o) && !by.any(here)
             });
             if (*first == Thing::Nothing && v.thing != Thing::Nothing)
-                || off.iter().any(|o| ancestors.contains(o))
+                || off.iter().any(|o| {
+                    ancestors.contains(o) || (self.leaf(o) && self.leaf(id) && self.quiet(o, id))
+                })
                 || abandoned
             {
                 off = vec![*id];

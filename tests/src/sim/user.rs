@@ -20,8 +20,8 @@ use super::rng::Rng;
 pub(crate) enum Expect {
     /// Nothing in particular.
     Nothing,
-    /// The version was official under this name and was replaced by one that builds on it: that is official now.
-    Replaces { dir: DirId, name: EntryName, before: VersionId },
+    /// All that was official under this name is among these, on which the new one builds: that is official now.
+    Replaces { dir: DirId, name: EntryName, bases: Vec<VersionId> },
     /// Based on something older than what is official: that stays.
     Beside { dir: DirId, name: EntryName, bases: Vec<VersionId> },
     /// The name is free now.
@@ -240,7 +240,7 @@ impl User<'_> {
         let (what, expect) = match (has_official, has_any) {
             (true, _) => (
                 format!("saves {}", short(&node)),
-                Expect::Replaces { dir, name: name.clone(), before: node.version },
+                Expect::Replaces { dir, name: name.clone(), bases: bases.clone() },
             ),
             // It had in front of it only what gave the official one its attributes, or the same bytes.
             (false, true) => (format!("saves {} from a part of it", short(&node)), Expect::Nothing),
@@ -365,10 +365,11 @@ impl User<'_> {
         own.extend(&node.merged);
         let what = format!("saves {} and keeps {backup}", short(&node));
         let value = self.file();
-        let (name, before) = (node.shown.clone(), node.version);
+        let name = node.shown.clone();
+        let expect = Expect::Replaces { dir, name: name.clone(), bases: own.clone() };
         let ops =
             vec![put(dir, &name, value, own), put(dir, &backup, Value::File(old.clone()), bases)];
-        Some(Work { ops, what, expect: Expect::Replaces { dir, name, before } })
+        Some(Work { ops, what, expect })
     }
 
     fn swap(&mut self, one: (DirId, ViewNode), files: &Nodes, subdirs: &Nodes) -> Option<Work> {
