@@ -315,6 +315,11 @@ def _also_open(document, event):
     return Message(f"{event.who or 'Somebody'} has opened {document.name}, too", [event.text], warning=False)
 
 
+def _broken(document, event):
+    return Message(f"Your checkout of {document.name} was broken", [event.text],
+                   ["atelier.save_copy_beside"])
+
+
 def _conflict(document, event):
     return Message(f"{document.name} has a conflict copy", [event.text])
 
@@ -323,6 +328,7 @@ EVENTS = {
     "stale_save": _stale,
     "refused": _refused,
     "also_open": _also_open,
+    "checkout_broken": _broken,
     "conflict": _conflict,
 }
 
