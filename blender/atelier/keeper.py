@@ -339,6 +339,11 @@ def when(time_text):
     return f"{day} {rest[:5]} UTC" if rest else time_text
 
 
+def short(time_text):
+    """The same without the year, for lists; in UTC, as the names in `.history` are."""
+    return when(time_text)[5:].removesuffix(" UTC") if len(time_text) > 5 else time_text
+
+
 def _real(path):
     """The path by which a document is known here: its folder without links, its name as it is."""
     if not path:

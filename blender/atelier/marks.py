@@ -68,8 +68,7 @@ class Mark:
         """Whether we are the last with this document; then nobody else gets in until `close`."""
         if self._fd is None:
             return True
-        # Letting go first: of two that leave at once, one finds itself alone.
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        # This gives up the shared lock also where it fails: of two that leave at once, one finds itself alone.
         if not _try(self._fd, fcntl.LOCK_EX):
             return False
         # The other may have kept it or given it back.

@@ -7,7 +7,7 @@ Shows what the Keeper knows; asks nobody. Leaves out the banner.
 import bpy
 
 from . import session
-from .keeper import when
+from .keeper import short, when
 from .locks import Standing
 from .versions import SHOWN_MAX
 
@@ -15,13 +15,9 @@ from .versions import SHOWN_MAX
 def standing_line(document):
     """How the document stands, as a text and an icon."""
     holding = document.report.holding
-    since = f" since {when(holding.since)}" if holding.since else ""
-    if holding.standing is Standing.MINE:
-        missing = holding.row.unreachable if holding.row else 0
-        unsure = f" ({missing} devices could not be asked)" if missing else ""
-        return f"Checked out by you{since}{unsure}", "CHECKMARK"
     return {
-        Standing.THEIRS: (f"{holding.holder} has it{since}", "LOCKED"),
+        Standing.MINE: ("Checked out by you", "CHECKMARK"),
+        Standing.THEIRS: (f"{holding.holder} has it", "LOCKED"),
         Standing.FREE: ("Nobody has it", "UNLOCKED"),
         Standing.PAST: ("An old version, read-only", "TIME"),
         Standing.ASKING: ("Asking the drive...", "SORTTIME"),
@@ -30,15 +26,26 @@ def standing_line(document):
     }[holding.standing]
 
 
+def lines_below(holding):
+    """What else there is to say of how it stands."""
+    if holding.since:
+        yield f"since {when(holding.since)}"
+    missing = holding.row.unreachable if holding.row else 0
+    if missing:
+        yield f"{missing} {'device' if missing == 1 else 'devices'} could not be asked"
+    if holding.reason:
+        yield holding.reason
+
+
 def safety_line(document):
     """Whether the computer may be switched off, as a text and an icon."""
     status = document.details.status
     if status.get("safe_to_close") is True:
-        return "Safe to close: others have everything", "CHECKMARK"
+        return "Safe to close", "CHECKMARK"
     if status.get("safe_to_close") is False:
         left = status.get("to_send_bytes")
-        amount = f" ({size(left)} to send)" if isinstance(left, int) and left > 0 else ""
-        return f"Not safe to close: only here{amount}", "ERROR"
+        amount = f": {size(left)} to send" if isinstance(left, int) and left > 0 else ""
+        return f"Not safe to close{amount}", "ERROR"
     return "", "BLANK1"
 
 
@@ -80,8 +87,8 @@ class ATELIER_PT_document(_Panel, bpy.types.Panel):
         row = layout.row()
         row.alert = report.holding.standing is Standing.THEIRS
         row.label(text=text, icon=icon)
-        if report.holding.reason:
-            layout.label(text=report.holding.reason)
+        for text in lines_below(report.holding):
+            layout.label(text=text)
         for name in report.holding.also:
             layout.label(text=f"{name} has it open", icon="HIDE_OFF")
         if not report.alone:
@@ -127,9 +134,9 @@ class ATELIER_PT_conflicts(_Panel, bpy.types.Panel):
     def draw(self, _context):
         for copy in session.keeper().document.details.copies:
             row = self.layout.row()
-            row.label(text=f"{copy.author}, {when(copy.time)}", icon="ERROR")
+            row.label(text=f"{copy.author}, {short(copy.time)}", icon="ERROR")
             row.operator("atelier.open_copy", text="", icon="FILE_FOLDER").path = copy.path
-        self.layout.label(text="Keep, rename or delete copies like files")
+        self.layout.label(text="Keep or delete them like files")
 
 
 class ATELIER_PT_versions(_Panel, bpy.types.Panel):
@@ -150,7 +157,7 @@ class ATELIER_PT_versions(_Panel, bpy.types.Panel):
         for version in history[:SHOWN_MAX]:
             row = self.layout.row(align=True)
             icon = "RADIOBUT_ON" if version.official else "RADIOBUT_OFF"
-            row.label(text=f"{when(version.time)}  {version.author}", icon=icon)
+            row.label(text=f"{version.author}, {short(version.time)}", icon=icon)
             sub = row.row(align=True)
             sub.enabled = not version.gone
             sub.operator("atelier.open_version", text="", icon="FILE_FOLDER").version = version.id

@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The add-on in the real Blender, without a window, against a daemon that is pretended.
 
-Each test says what a script does in Blender and looks at what the daemon was asked. `ATELIER_BLENDER` names another
-Blender than the one on the PATH.
+Each test says what a script does in Blender and looks at what the daemon was asked.
 """
 
 import os
-import shutil
-import subprocess
-import tempfile
-import unittest
 
-from bed import SCENE, Bed
-
-BLENDER = shutil.which(os.environ.get("ATELIER_BLENDER", "blender"))
-BOUND_S = 240
+from bed import SCENE
+from blenders import RealBlender
 
 HEAD = """
 import bpy, os, signal, sys, time
@@ -28,47 +21,9 @@ def save_as(path): bpy.ops.wm.save_as_mainfile(filepath=path)
 """
 
 
-@unittest.skipUnless(BLENDER, "no program `blender` on the PATH")
-class RealBlender(Bed):
-    made = None
-
-    def setUp(self):
-        super().setUp()
-        scripts = os.path.join(self.dir, "scripts/addons")
-        os.makedirs(scripts)
-        here = os.path.dirname(os.path.abspath(__file__))
-        os.symlink(os.path.join(here, "../atelier"), os.path.join(scripts, "atelier"))
-        os.unlink(self.scene)
-        shutil.copyfile(self.factory_scene(), self.scene)
-
-    @classmethod
-    def factory_scene(cls):
-        """A scene of Blender's own making, made once."""
-        if cls.made is None:
-            cls.made = os.path.join(tempfile.mkdtemp(prefix="atelier-bl-made-"), "scene.blend")
-            cls.addClassCleanup(shutil.rmtree, os.path.dirname(cls.made))
-            script = "import bpy, sys; bpy.ops.wm.save_as_mainfile(filepath=sys.argv[-1])"
-            subprocess.run([BLENDER, "--background", "--factory-startup", "--python-exit-code", "3", "--python-expr",
-                            script, "--", cls.made], stdout=subprocess.DEVNULL, timeout=BOUND_S, check=True)
-        return cls.made
-
+class Headless(RealBlender):
     def run_blender(self, script, code=0, head=HEAD):
-        """Runs a script in a new Blender and gives what it printed."""
-        env = {**os.environ, "BLENDER_USER_SCRIPTS": os.path.join(self.dir, "scripts"), "XDG_STATE_HOME": self.state,
-               "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [BLENDER, "--background", "--factory-startup", "--python-exit-code", "3",
-                   "--python-expr", head + script, "--", self.scene, self.mount]
-        ran = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOUND_S,
-                             check=False, text=True, errors="replace")
-        self.assertEqual(ran.returncode, code, ran.stdout)
-        if code == 0:
-            self.assertNotIn("Traceback", ran.stdout)
-        return ran.stdout
-
-    def locked(self):
-        """What was checked out and given back, in order."""
-        return [(request["ask"], request["path"]) for request in self.daemon.asked
-                if request["ask"] in ("lock", "unlock")]
+        return self.start(head + script, code)
 
     def test_without_a_window_nothing_is_asked_unless_it_is_wished(self):
         self.run_blender("open_it(); bpy.ops.wm.save_mainfile()", head=HEAD.replace("= True", "= False"))

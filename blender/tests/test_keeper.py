@@ -269,6 +269,29 @@ class Trouble(Keeping):
         self.until("only the other is taken", lambda: self.daemon.own() == ["other.blend"])
         self.wait_standing(Standing.MINE)
 
+    def test_late_news_of_a_file_that_was_left_is_not_told(self):
+        def late(stream, request):
+            time.sleep(keeping.OPEN_WAIT_S + 0.3)
+            self.daemon._answer(stream, request)
+
+        self.daemon.lock_for(SCENE, "Bob")
+        self.daemon.rules["locks"] = late
+        self.keeper.opened(self.scene)
+        self.keeper.opened(os.path.join(self.dir, "elsewhere.blend"))
+        self.wait_standing(Standing.OUTSIDE)
+        self.assertEqual((self.titles(), self.keeper._watch), ([], None))
+
+    def test_given_back_by_hand_stays_so_when_the_daemon_comes_back(self):
+        self.keeper.opened(self.scene)
+        self.until("it listens", lambda: self.daemon.count("events") >= 2)
+        self.keeper.hand_back()
+        self.wait_standing(Standing.FREE)
+        self.daemon.stop()
+        self.wait_standing(Standing.UNKNOWN)
+        self.daemon.start()
+        self.wait_standing(Standing.FREE)
+        self.assertEqual(self.daemon.own(), [])
+
     def test_a_dead_socket_a_wrong_version_and_garbage_are_unknown(self):
         for breaks in (self.daemon.stop,
                        lambda: self.daemon.start() or setattr(self.daemon, "protocol", 99),

@@ -69,6 +69,8 @@ class Watching(Bed):
         before = self.daemon.count("events")
         time.sleep(0.3)
         self.assertLess(self.daemon.count("events") - before, 4)
+        self.got += watching.take()
+        self.assertEqual(self.kinds(), [AWAY], "it is told once, not at every attempt")
 
     def test_an_answer_without_events_at_once_does_not_spin(self):
         self.daemon.rules["events"] = lambda stream, _: d.answer(
