@@ -10,6 +10,7 @@
 
 mod apps;
 mod blender;
+mod blender_addon;
 mod cli;
 mod conformance;
 mod crash;
