@@ -121,11 +121,11 @@ assert stands() == "mine"
     def test_a_daemon_that_falls_silent_holds_nothing_up(self):
         self.daemon.rules["lock"] = self.daemon.rules["unlock"] = lambda *_: None
         self.run_blender("""
-began = time.monotonic()
 open_it()
+# Had Blender waited for the daemon, it would know that that does not answer.
 assert stands() == "asking", stands()
 bpy.ops.wm.save_mainfile()
-assert time.monotonic() - began < 4, time.monotonic() - began
+assert stands() == "asking", stands()
 """)
 
     def test_a_daemon_that_dies_in_the_middle(self):

@@ -238,13 +238,11 @@ class Others(Keeping):
 class Trouble(Keeping):
     def test_a_daemon_that_hangs_holds_up_opening_for_a_second_and_closing_for_three(self):
         self.hang("status")
-        began = time.monotonic()
         self.keeper.opened(self.scene)
-        opened = time.monotonic()
-        self.assertLess(opened - began, keeping.OPEN_WAIT_S + 1)
+        # Had it waited for the daemon, it would know that that does not answer.
         self.assertIs(self.keeper.document.standing, Standing.ASKING)
         self.keeper.close()
-        self.assertLess(time.monotonic() - opened, keeping.CLOSE_WAIT_S + keeping.WATCH_WAIT_S + 1)
+        self.assertTrue(self.keeper._jobs._thread.is_alive(), "it waited for the daemon")
 
     def test_a_late_answer_counts(self):
         def late(stream, request):
