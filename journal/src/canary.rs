@@ -66,6 +66,8 @@ pub enum Canary {
     EqualHeadsApart,
     /// Invitations of removed owners still admit.
     VoidInviteAdmits,
+    /// Work that had not seen a break replaces what stood there.
+    BreakForgotten,
     /// A batch is acknowledged when it comes in.
     HaveTooEarly,
     /// Own work that nobody holds leaves with the offer.
@@ -77,7 +79,7 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All that the simulator is known to find. (Not yet [`Canary::VoidInviteAdmits`].)
+    /// All that the simulator is known to find. (Not yet [`Canary::VoidInviteAdmits`] and [`Canary::BreakForgotten`].)
     pub const ALL: [Canary; 32] = [
         Canary::ReceiveUnsynced,
         Canary::AuthorUnsynced,

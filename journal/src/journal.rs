@@ -10,6 +10,7 @@
 //! - no call holds a read transaction after it returned.
 
 mod acks;
+mod checkouts;
 mod commit;
 mod look;
 mod open;
@@ -84,7 +85,7 @@ pub struct Authored {
     pub ids: Vec<EntryId>,
     /// The version of each operation, in the order they were given.
     pub versions: Vec<VersionId>,
-    /// Registers that show something else now.
+    /// Registers that show something else now, or have another checkout.
     pub changed: Vec<Register>,
 }
 
@@ -102,7 +103,7 @@ pub struct Refusal {
 pub struct Received {
     /// Applied now, those that had waited included, in order.
     pub applied: Vec<EntryId>,
-    /// Registers that show something else now.
+    /// Registers that show something else now, or have another checkout.
     pub changed: Vec<Register>,
     /// Entries that others wait for.
     pub wants: Vec<EntryId>,

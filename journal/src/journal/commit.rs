@@ -22,6 +22,7 @@ use crate::error::{AppendError, OpenError, PathError, RefuseReason, StateError};
 use crate::fold::Fold;
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
+use crate::lock;
 use crate::log;
 use crate::name::Register;
 use crate::op::{Arrival, Op};
@@ -372,14 +373,14 @@ fn check_ops(fold: &mut Fold<'_>, device: DeviceId, ops: &[Op]) -> Result<(), Ap
         if role < op.needs() && !leaves {
             return Err(AppendError::Role { index });
         }
-        if !fits(fold, op)? {
+        if !fits(fold, device, op)? {
             return Err(AppendError::Unfit { index });
         }
     }
     Ok(())
 }
 
-fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
+fn fits(fold: &mut Fold<'_>, device: DeviceId, op: &Op) -> Result<bool, StateError> {
     let placed = |fold: &Fold<'_>, from: &VersionId, dir: DirId| {
         let rec = load_version(&*fold.kv, from)?;
         Ok::<_, StateError>(
@@ -403,6 +404,17 @@ fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
             Ok(fit)
         }
         Op::Genesis { .. } => Ok(false),
+        Op::Checkout { dir, name } => {
+            Ok(lock::holds(&*fold.kv, &RegKey::new(dir, name))?.is_none())
+        }
+        Op::GiveBack { dir, name, checkout } => {
+            let held = lock::holds(&*fold.kv, &RegKey::new(dir, name))?;
+            Ok(held.is_some_and(|held| held.checkout == *checkout && held.device == device))
+        }
+        Op::Break { dir, name, checkout } => {
+            let held = lock::holds(&*fold.kv, &RegKey::new(dir, name))?;
+            Ok(held.is_some_and(|held| held.checkout == *checkout))
+        }
         _ => Ok(true),
     }
 }

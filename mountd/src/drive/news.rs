@@ -42,6 +42,8 @@ impl Drive {
                 Event::ContentWithinReach(content) => {
                     changed.extend(self.content_reach(&content, Reach::Somebody));
                 }
+                Event::LocksChanged(scopes) => self.locks_changed(&scopes),
+                Event::LockLost(scope) => self.lock_lost(&scope),
                 other => self.take_notice(other),
             }
         }
@@ -86,7 +88,9 @@ impl Drive {
             | Event::PeerDown(_)
             | Event::ContentArrived(_)
             | Event::ContentOutOfReach(_)
-            | Event::ContentWithinReach(_) => {}
+            | Event::ContentWithinReach(_)
+            | Event::LocksChanged(_)
+            | Event::LockLost(_) => {}
         }
     }
 }

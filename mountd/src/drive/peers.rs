@@ -72,7 +72,8 @@ impl JournalHost for Drive {
             tracing::warn!(%from, entry = ?refusal.id, why = %refusal.why, "entry refused");
         }
         self.look_up_role();
-        self.show(&received.changed);
+        self.applied(&received.changed);
+        self.locking.heard();
         if !received.applied.is_empty() {
             self.announce();
             if let Some(net) = self.net() {
@@ -90,7 +91,7 @@ impl JournalHost for Drive {
         match self.journal.author_late(&self.signer, self.clock.now()) {
             Ok(Some(authored)) => {
                 tracing::info!("own work is marked as late");
-                self.show(&authored.changed);
+                self.applied(&authored.changed);
                 Ok(())
             }
             // A removed device's work counts nowhere, late or not.

@@ -15,17 +15,19 @@ use journal::op::Op;
 use parking_lot::MutexGuard;
 use rustix::fs::OFlags;
 
+use super::locking::Intent;
 use super::{Core, State, Wait};
 use crate::attr::Caller;
 use crate::body::{Body, FILE_LEN_MAX};
-use crate::drafts::{DraftValue, Key};
+use crate::drafts::{Below, DraftValue, Key};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta, journal_content};
 use crate::handles::{Ahead, FileHandle};
 use crate::inode::NodeKind;
 use crate::overlay::Log;
+use crate::process::Process;
 use crate::spool::{Change, DirtyFile, FileAttrs, Unfinished};
-use crate::traits::SealError;
+use crate::traits::{Scope, SealError};
 
 /// How long an operation that may not wait tries to get at a file somebody else works on.
 const BUSY_WAIT: Duration = Duration::from_micros(200);
@@ -63,7 +65,15 @@ pub struct Opened {
 
 impl Core {
     /// Opens a file.
-    pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
+    ///
+    /// With [`Wait::Never`] it is [`FsError::WouldWait`], and nothing done, when others have to be asked first.
+    pub fn open(
+        &self,
+        caller: Caller,
+        ino: u64,
+        flags: i32,
+        wait: Wait,
+    ) -> Result<Opened, FsError> {
         if let Some(past) = self.past(ino) {
             return self.open_past(caller, &past, flags);
         }
@@ -88,9 +98,40 @@ impl Core {
                 None => return Err(FsError::Stale),
             }
         };
-        let opened = self.open_node(caller, &file, flags);
+        let opened = self.claim_to_open(caller, &file, flags, wait).and_then(|lock| {
+            let opened = self.open_node(caller, &file, flags, lock.clone());
+            if opened.is_err() || !access_of(flags).1 {
+                self.closed_under(lock.as_ref());
+            }
+            opened
+        });
         file.meta.lock().opens -= 1;
         opened
+    }
+
+    fn claim_to_open(
+        &self,
+        caller: Caller,
+        file: &FileNode,
+        flags: i32,
+        wait: Wait,
+    ) -> Result<Option<Scope>, FsError> {
+        if access_of(flags).1 || truncates(flags) {
+            self.claim_file(caller, file, wait)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// A file that has a name is about to be written.
+    pub(crate) fn claim_file(
+        &self,
+        caller: Caller,
+        file: &FileNode,
+        wait: Wait,
+    ) -> Result<Option<Scope>, FsError> {
+        let key = file.meta.lock().place.as_ref().map(|place| place.key.clone());
+        key.map_or(Ok(None), |key| self.claim(caller, &key, Intent::Write, wait))
     }
 
     pub(crate) fn open_node(
@@ -98,8 +139,10 @@ impl Core {
         caller: Caller,
         file: &Arc<FileNode>,
         flags: i32,
+        lock: Option<Scope>,
     ) -> Result<Opened, FsError> {
         let (reads, writes) = access_of(flags);
+        let by = self.work.process(caller);
         if writes && self.spool.has_failed() {
             return Err(FsError::Poisoned);
         }
@@ -107,7 +150,7 @@ impl Core {
             // What is only read is not flushed, so it is finished at once.
             if writes {
                 self.keep_save_of_another(caller, file)?;
-                self.replace_whole(file)?
+                self.replace_whole(file, by)?
             } else {
                 self.set_len(file, 0)?
             }
@@ -119,7 +162,8 @@ impl Core {
             node: file.clone(),
             reads,
             writes,
-            tid: caller.tid,
+            by,
+            lock,
             ahead: parking_lot::Mutex::new(Ahead::default()),
         };
         let handle = self.handles.add_file(handle)?;
@@ -127,11 +171,15 @@ impl Core {
         if let Some(mut body) = file.body.try_lock() {
             body.pin(&self.contents)?;
         }
+        if reads {
+            self.opened_to_read(by, file);
+        }
         let mut meta = file.meta.lock();
         meta.opens += 1;
         if writes {
             meta.writers += 1;
             meta.writer_tid = caller.tid;
+            meta.saver = by.map(|by| by.id);
         }
         Ok(Opened { handle })
     }
@@ -165,12 +213,33 @@ impl Core {
         (waits && caller.is_other_process(writer_tid)).then_some(key)
     }
 
-    /// The caller is about to write the file anew. What it replaces is what this inode stands for, not what others
-    /// may have put under the name meanwhile.
-    fn replace_whole(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
+    /// The caller is about to write the file anew. What it replaces is what it has loaded, else what this inode stands
+    /// for, not what others may have put under the name meanwhile.
+    pub(crate) fn replace_whole(
+        &self,
+        file: &Arc<FileNode>,
+        by: Option<Process>,
+    ) -> Result<(), FsError> {
         let mut body = file.body.lock();
         self.cut(file, &mut body, 0)?;
+        self.based_on_loaded(file, by)?;
         self.dirtied(file, &mut file.meta.lock(), 0);
+        Ok(())
+    }
+
+    /// A change of the whole file is based on what its process has loaded.
+    pub(crate) fn based_on_loaded(
+        &self,
+        file: &FileNode,
+        by: Option<Process>,
+    ) -> Result<(), FsError> {
+        let mut state = self.state();
+        let mut meta = file.meta.lock();
+        let Some(key) = meta.place.as_ref().map(|place| place.key.clone()) else { return Ok(()) };
+        let ours = state.drafts.get(&key).is_some() || meta.dirty;
+        if !ours {
+            meta.below = self.replaced_whole(&mut state, by, &key, meta.below.clone())?;
+        }
         Ok(())
     }
 
@@ -235,6 +304,7 @@ impl Core {
             None => body.read_at(wait, offset, &mut buf)?,
         };
         buf.truncate(read);
+        self.has_read(&handle, read as u64);
         handle.ahead.lock().note(offset, read as u64);
         Ok(buf)
     }
@@ -364,7 +434,7 @@ impl Core {
         }
         match handle.node.body.try_lock() {
             Some(body) => match &*body {
-                Body::Sealed { .. } => true,
+                Body::Sealed { .. } | Body::Text(_) => true,
                 Body::Stream(_) => body.len() <= QUICK_FINISH_LEN,
                 Body::Patched(_) => false,
             },
@@ -382,6 +452,11 @@ impl Core {
     pub fn release(&self, handle: u64) -> Result<(), FsError> {
         let Some(handle) = self.handles.remove_file(handle) else { return Err(FsError::BadHandle) };
         let file = &handle.node;
+        if handle.writes {
+            self.closed_under(handle.lock.as_ref());
+        } else {
+            self.closed_to_read(&handle);
+        }
         let last = {
             let mut meta = file.meta.lock();
             meta.writers = meta.writers.saturating_sub(u32::from(handle.writes));
@@ -492,7 +567,13 @@ impl Core {
         }
         state.table.attach(ino, place.key.clone());
         let value = DraftValue::File { value, rests_on: meta.rests_on };
-        let below = meta.below.clone();
+        let below = match state.drafts.get(&place.key) {
+            Some(_) => Below::default(),
+            None => self.replaced_in_place(state, &place.key, meta.below.clone())?,
+        };
+        if let Some(saver) = meta.saver {
+            state.savers.insert(place.key.clone(), saver);
+        }
         state
             .drafts
             .put(self.now_ms(), &place.key, &place.name, value, || Ok::<_, FsError>(below))?;
