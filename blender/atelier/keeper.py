@@ -266,9 +266,9 @@ class Keeper:
             return
         if event.kind in ("lock_lost", "checkout_broken"):
             document.lost = event.text
-        message = EVENTS.get(event.kind)
+        message = EVENTS.get(event.kind, lambda *_: None)(document, event)
         if message is not None:
-            self._tell(message(document, event))
+            self._tell(message)
         self.look()
         self._refresh()
 
@@ -312,7 +312,10 @@ def _refused(document, event):
 
 
 def _also_open(document, event):
-    return Message(f"{event.who or 'Somebody'} has opened {document.name}, too", [event.text], warning=False)
+    if document.standing is Standing.THEIRS:
+        # That somebody has it is told already.
+        return None
+    return Message(f"{event.who or 'Somebody'} has {document.name} open, too", [event.text], warning=False)
 
 
 def _broken(document, event):

@@ -204,8 +204,17 @@ class Others(Keeping):
         self.daemon.tell("something new", SCENE, "Bob", "")
         self.until("three came", lambda: len(self.titles()) == 3)
         self.assertEqual(self.titles(), ["scene.blend was not saved", "Your scene.blend was saved as a copy",
-                                         "Cat has opened scene.blend, too"])
+                                         "Cat has scene.blend open, too"])
         self.assertEqual(self.keeper.messages[0].lines, ("Bob has it since noon",))
+
+    def test_who_has_it_is_not_told_again_as_a_visitor(self):
+        self.daemon.lock_for(SCENE, "Bob")
+        self.keeper.opened(self.scene)
+        self.until("it listens", lambda: self.daemon.count("events") >= 2)
+        self.daemon.tell("also_open", SCENE, "Bob", "Bob has checked it out")
+        self.daemon.tell("conflict", SCENE, "Bob", "")
+        self.until("the last came", lambda: len(self.titles()) > 1)
+        self.assertEqual(self.titles(), ["Bob has scene.blend", "scene.blend has a conflict copy"])
 
     def test_what_was_saved_while_we_loaded_is_told_although_the_checkout_is_ours(self):
         self.set_version(self.scene, "v1")

@@ -11,6 +11,7 @@
 mod apps;
 mod blender;
 mod blender_addon;
+mod blender_locks;
 mod cli;
 mod conformance;
 mod crash;
