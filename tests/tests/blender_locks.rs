@@ -162,8 +162,6 @@ struct Desk {
     device: Device,
     artists: Vec<Artist>,
     started: usize,
-    /// Who acted last, by place.
-    acted: Option<usize>,
 }
 
 /// What somebody was asked to do in a round.
@@ -189,10 +187,8 @@ impl Desk {
     /// Waits until what was saved is more than a draft.
     fn settle(&self) -> Result<()> {
         let what = format!("{} has published what was saved", self.device.name());
-        wait::until(what, AGREE_BOUND, || {
-            Ok((self.device.status()?["drafts"] == 0).then_some(()))
-        })
-        .with_context(|| self.device.log_tail())
+        wait::until(what, AGREE_BOUND, || Ok((self.device.status()?["drafts"] == 0).then_some(())))
+            .with_context(|| self.device.log_tail())
     }
 }
 
@@ -213,8 +209,7 @@ fn every_scene_that_twenty_sessions_saved_through_cuts_and_crashes_opens_again()
     let site = Site::new()?;
     let net = Net::new()?;
     let (devices, hosts) = two_with_a_scene(&site, &net)?;
-    let mut desks =
-        devices.map(|device| Desk { device, artists: vec![], started: 0, acted: None });
+    let mut desks = devices.map(|device| Desk { device, artists: vec![], started: 0 });
     let mut rng = Rng::new(SEED);
     println!("seed {SEED}");
     let tally = work(&mut desks, &net, &hosts, &mut rng)?;
@@ -257,7 +252,6 @@ fn work(desks: &mut [Desk; 2], net: &Net, hosts: &[Host; 2], rng: &mut Rng) -> R
             let desk = &mut desks[at];
             let artist = desk.artists.get_mut(place).context("nobody there")?;
             let answer = artist.answer()?;
-            desk.acted = Some(place);
             match (act, answer.failed) {
                 (Act::Save(mark), None) => {
                     tally.saved.insert(mark, desk.device.name().to_owned());
@@ -306,7 +300,6 @@ fn end_or_act(
     let chance = rng.below(100);
     if chance < 25 {
         let artist = desk.artists.remove(place);
-        desk.acted = None;
         if chance < 18 {
             artist.quit()?;
         } else {

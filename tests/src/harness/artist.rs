@@ -215,25 +215,29 @@ def stands():
     return found and {"standing": found.standing.value, "holder": found.holder, "newer": found.report.newer is not None}
 
 def settle():
-    # What timers do where there is a window.
+    # What timers do where there is a window; a busy machine may take longer than Blender waits.
+    if session is None:
+        return
     keeper = session.keeper()
     keeper._jobs.wait(keeper._jobs.do(lambda: None), 30)
     keeper.tick()
 
 def do_open(path):
     bpy.ops.wm.open_mainfile(filepath=path)
+    settle()
 
 def do_save(mark):
     bpy.context.scene["mark"] = mark
     bpy.ops.wm.save_mainfile()
+    settle()
 
 def do_look():
     session.keeper().look()
     settle()
 
 def do_copy_beside():
-    settle()
     bpy.ops.atelier.save_copy_beside()
+    settle()
 
 def do_mark_of(path):
     bpy.ops.wm.open_mainfile(filepath=path)
