@@ -5,7 +5,7 @@
 __init__ -> handlers, panel, banner, operators, preferences     what touches bpy
                  -> session -> keeper                           the open document (main thread, no bpy)
                                  -> jobs, watch                 the two threads
-                                 -> lease -> locks, versions, marks, drive -> control
+                                 -> loan -> locks, versions, slips, drive -> control
 ```
 
 Leaves out every decision that is the drive's: who may save is decided there, with or without this add-on. Without

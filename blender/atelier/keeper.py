@@ -15,7 +15,7 @@ import os
 import time
 
 from .jobs import Jobs
-from .lease import Details, Lease, Report
+from .loan import Details, Loan, Report
 from .locks import Holding, Standing, covers
 from .watch import AWAY, LOST, Watch
 
@@ -40,9 +40,9 @@ class Message:
 class Document:
     """The open document."""
 
-    def __init__(self, path, lease):
+    def __init__(self, path, loan):
         self.path = path
-        self.lease = lease
+        self.loan = loan
         self.report = Report(holding=Holding(Standing.ASKING))
         self.details = Details()
         # The user wants to be told when it is free.
@@ -97,10 +97,10 @@ class Keeper:
             self._leave()
             if not path:
                 return
-            self.document = Document(path, Lease(path, self._state_dir))
+            self.document = Document(path, Loan(path, self._state_dir))
         document = self.document
         document.awaited = document.let_go = False
-        self._jobs.wait(self._do(document.lease.open, self._reported), OPEN_WAIT_S)
+        self._jobs.wait(self._do(document.loan.open, self._reported), OPEN_WAIT_S)
         if self.document is document and document.place is not None:
             self._refresh()
 
@@ -140,26 +140,26 @@ class Keeper:
         self._looked_at = self._clock()
         if self.document is not None:
             again = self.document.standing is Standing.UNKNOWN and not self.document.let_go
-            lease = self.document.lease
-            self._do(lease.take if again else lease.look, self._reported, once=True)
+            loan = self.document.loan
+            self._do(loan.take if again else loan.look, self._reported, once=True)
 
     def take(self):
         """Takes the checkout, as the user asked."""
         if self.document is not None:
             self.document.let_go = False
-            self._do(self.document.lease.take, self._reported)
+            self._do(self.document.loan.take, self._reported)
 
     def hand_back(self):
         """Gives the checkout back, as the user asked."""
         if self.document is not None:
             self.document.let_go = True
-            self._do(self.document.lease.hand_back, self._reported)
+            self._do(self.document.loan.hand_back, self._reported)
 
     def keep(self, kept):
         """Whether the checkout stays when the document is closed."""
         if self.document is not None:
-            lease = self.document.lease
-            self._do(lambda: lease.keep(kept), self._reported)
+            loan = self.document.loan
+            self._do(lambda: loan.keep(kept), self._reported)
 
     def find_version(self, version):
         """Where a version can be opened: (path or None, whether that is known yet). Asked again, it may be."""
@@ -168,8 +168,8 @@ class Keeper:
         def look(_document, path):
             found.append(path)
 
-        lease = self.document.lease
-        self._jobs.wait(self._do(lambda: lease.find_version(version), look), OPEN_WAIT_S)
+        loan = self.document.loan
+        self._jobs.wait(self._do(lambda: loan.find_version(version), look), OPEN_WAIT_S)
         return (found[0], True) if found else (None, False)
 
     def restore(self, version):
@@ -189,8 +189,8 @@ class Keeper:
             self._refresh()
             self.look()
 
-        lease = document.lease
-        self._do(lambda: lease.restore(version), restored)
+        loan = document.loan
+        self._do(lambda: loan.restore(version), restored)
 
     def _leave(self, watch_s=0.0):
         """The document is no longer open."""
@@ -199,7 +199,7 @@ class Keeper:
             self._watch.close(watch_s)
             self._watch = None
         if document is not None:
-            self._jobs.do(document.lease.close)
+            self._jobs.do(document.loan.close)
             self._changed()
 
     def _refresh(self):
@@ -207,7 +207,7 @@ class Keeper:
             document.details = details
 
         if self.document is not None:
-            self._do(self.document.lease.details, found, once=True)
+            self._do(self.document.loan.details, found, once=True)
 
     def _do(self, work, took, once=False):
         """Does it on the other thread; `took` hears of it unless another document is open by then.

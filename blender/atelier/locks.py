@@ -5,7 +5,7 @@ Leaves out who is told and when. Runs on the thread that may wait.
 
 Invariants:
 - whether a checkout is ours is read from the daemon after every attempt, never concluded from one answer;
-- only what a Mark says that we took is given back: a checkout made with `atelier lock` stays.
+- only what a Slip says that we took is given back: a checkout made with `atelier lock` stays.
 """
 
 import unicodedata
@@ -84,13 +84,13 @@ def read(client, inside):
     return Holding(Standing.FREE, None, also)
 
 
-def take(client, inside, mark):
+def take(client, inside, slip):
     """Takes the checkout if nobody has it, and says how things stand then. Never breaks another's."""
     holding = read(client, inside)
     if holding.standing is not Standing.FREE:
         return holding
-    # The mark comes first: if we die in between, the next start gives back what nobody would.
-    mark.set()
+    # The slip comes first: if we die in between, the next start gives back what nobody would.
+    slip.set()
     reason = ""
     try:
         client.ask({"ask": "lock", "path": inside}, "done")
@@ -98,21 +98,21 @@ def take(client, inside, mark):
         reason = failure.cause
     holding = read(client, inside)
     if holding.standing is not Standing.MINE:
-        mark.clear()
+        slip.clear()
         holding.reason = reason
     return holding
 
 
-def give_back(client, inside, mark):
-    """Gives back what the mark says we took."""
-    if not mark.is_set:
+def give_back(client, inside, slip):
+    """Gives back what the slip says we took."""
+    if not slip.is_set:
         return
     try:
         client.ask({"ask": "unlock", "path": inside, "break_it": False}, "done")
     except Failed:
         # Not ours any more, or never was.
         pass
-    mark.clear()
+    slip.clear()
 
 
 def covers(path, inside):

@@ -321,7 +321,7 @@ class Trouble(Keeping):
         self.keeper.close()
         self.assertEqual(self.daemon.own(), [])
 
-    def test_a_daemon_that_dies_before_the_end_leaves_a_mark_for_the_next(self):
+    def test_a_daemon_that_dies_before_the_end_leaves_a_slip_for_the_next(self):
         self.keeper.opened(self.scene)
         self.daemon.stop()
         self.keeper.close()
@@ -353,7 +353,7 @@ class Trouble(Keeping):
 
     def test_a_bug_in_a_job_is_told_and_blender_goes_on(self):
         self.keeper.opened(self.scene)
-        self.keeper.document.lease.take = lambda: 1 // 0
+        self.keeper.document.loan.take = lambda: 1 // 0
         self.keeper.take()
         self.wait_standing(Standing.UNKNOWN)
         self.assertIn("ZeroDivisionError", self.keeper.document.report.holding.reason)

@@ -5,7 +5,7 @@ import os
 
 import daemon as d
 from bed import SCENE, Bed
-from atelier import locks, marks
+from atelier import locks, slips
 from atelier.control import Client, Foreign
 from atelier.locks import Standing
 
@@ -13,25 +13,25 @@ from atelier.locks import Standing
 class Locks(Bed):
     def setUp(self):
         super().setUp()
-        self.mark = marks.open_mark(self.daemon.path, SCENE, self.state)
-        self.addCleanup(self.mark.close)
+        self.slip = slips.open_slip(self.daemon.path, SCENE, self.state)
+        self.addCleanup(self.slip.close)
         self.client = Client(self.daemon.path)
         self.addCleanup(self.client.close)
 
     def test_a_free_file_is_taken_and_given_back(self):
-        self.assertIs(locks.take(self.client, SCENE, self.mark).standing, Standing.MINE)
+        self.assertIs(locks.take(self.client, SCENE, self.slip).standing, Standing.MINE)
         self.assertEqual(self.daemon.own(), [SCENE])
-        locks.give_back(self.client, SCENE, self.mark)
+        locks.give_back(self.client, SCENE, self.slip)
         self.assertEqual(self.daemon.own(), [])
-        self.assertFalse(self.mark.is_set)
+        self.assertFalse(self.slip.is_set)
 
     def test_what_somebody_has_is_not_even_asked_for(self):
         self.daemon.lock_for(SCENE, "Bob", "session")
         self.daemon.lock_for(SCENE, "Cat", "checkout")
-        holding = locks.take(self.client, SCENE, self.mark)
+        holding = locks.take(self.client, SCENE, self.slip)
         self.assertEqual((holding.standing, holding.holder), (Standing.THEIRS, "Cat"))
         self.assertEqual(self.daemon.count("lock"), 0)
-        self.assertFalse(self.mark.is_set)
+        self.assertFalse(self.slip.is_set)
 
     def test_who_is_faster_has_it(self):
         def faster(stream, _):
@@ -39,13 +39,13 @@ class Locks(Bed):
             d.fail(stream, 5, "Bob has it")
 
         self.daemon.rules["lock"] = faster
-        holding = locks.take(self.client, SCENE, self.mark)
+        holding = locks.take(self.client, SCENE, self.slip)
         self.assertEqual((holding.standing, holding.holder), (Standing.THEIRS, "Bob"))
-        self.assertFalse(self.mark.is_set, "what we never had must not be given back")
+        self.assertFalse(self.slip.is_set, "what we never had must not be given back")
 
     def test_a_refusal_for_another_reason_is_told(self):
         self.daemon.rules["lock"] = lambda stream, _: d.fail(stream, 5, "a reader cannot check out")
-        holding = locks.take(self.client, SCENE, self.mark)
+        holding = locks.take(self.client, SCENE, self.slip)
         self.assertEqual((holding.standing, holding.reason), (Standing.FREE, "a reader cannot check out"))
 
     def test_a_folders_lock_covers_what_is_in_it(self):
@@ -66,8 +66,8 @@ class Locks(Bed):
 
     def test_a_checkout_made_by_hand_is_not_given_back(self):
         self.client.ask({"ask": "lock", "path": SCENE}, "done")
-        self.assertIs(locks.take(self.client, SCENE, self.mark).standing, Standing.MINE)
-        locks.give_back(self.client, SCENE, self.mark)
+        self.assertIs(locks.take(self.client, SCENE, self.slip).standing, Standing.MINE)
+        locks.give_back(self.client, SCENE, self.slip)
         self.assertEqual(self.daemon.own(), [SCENE])
 
     def test_rows_that_make_no_sense(self):
@@ -79,23 +79,23 @@ class Locks(Bed):
         self.assertIs(locks.read(self.client, SCENE).standing, Standing.FREE)
 
 
-class Marks(Bed):
+class Slips(Bed):
     def open(self):
-        mark = marks.open_mark(self.daemon.path, SCENE, self.state, wait_s=0.2)
-        self.addCleanup(mark.close)
-        return mark
+        slip = slips.open_slip(self.daemon.path, SCENE, self.state, wait_s=0.2)
+        self.addCleanup(slip.close)
+        return slip
 
-    def test_a_mark_outlives_its_blender(self):
-        mark = self.open()
-        mark.set()
-        mark.close()
+    def test_a_slip_outlives_its_blender(self):
+        slip = self.open()
+        slip.set()
+        slip.close()
         self.assertTrue(self.open().is_set)
 
     def test_nothing_stays_when_there_is_nothing_to_give_back(self):
-        mark = self.open()
-        mark.set()
-        mark.clear()
-        mark.close()
+        slip = self.open()
+        slip.set()
+        slip.clear()
+        slip.close()
         self.assertEqual(os.listdir(self.state), [])
 
     def test_only_the_last_blender_gives_back(self):
@@ -121,9 +121,9 @@ class Marks(Bed):
         self.assertFalse(late.is_set)
         self.assertEqual(len(os.listdir(self.state)), 1)
 
-    def test_documents_do_not_share_marks(self):
+    def test_documents_do_not_share_slips(self):
         self.open().set()
-        other = marks.open_mark(self.daemon.path, "other.blend", self.state)
+        other = slips.open_slip(self.daemon.path, "other.blend", self.state)
         self.addCleanup(other.close)
         self.assertTrue(other.alone)
         self.assertFalse(other.is_set)
@@ -131,7 +131,7 @@ class Marks(Bed):
     def test_without_a_folder_it_works_in_memory(self):
         with open(os.path.join(self.dir, "file"), "w", encoding="ascii"):
             pass
-        mark = marks.open_mark(self.daemon.path, SCENE, os.path.join(self.dir, "file"))
-        mark.set()
-        self.assertTrue(mark.last() and mark.is_set)
-        mark.close()
+        slip = slips.open_slip(self.daemon.path, SCENE, os.path.join(self.dir, "file"))
+        slip.set()
+        self.assertTrue(slip.last() and slip.is_set)
+        slip.close()

@@ -120,7 +120,7 @@ fn who_has_a_scene_is_named_on_the_other_host_until_its_blender_ends() -> Result
     wait_standing(&mut anns, "free")?;
     ensure_mine(&anns.open(&ann.path(SCENE))?)?;
     let mut reader = Artist::start(&ann, AddOn::Off)?;
-    ensure!(reader.mark_of(&ann.path(SCENE))? == Some(3), "Ann does not see what Bob saved last");
+    ensure!(reader.stamp_of(&ann.path(SCENE))? == Some(3), "Ann does not see what Bob saved last");
     anns.quit()?;
 
     agree(&[&ann, &bob])?;
@@ -195,7 +195,7 @@ impl Desk {
 /// What twenty sessions did.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Marks of the saves that succeeded, and whose they were.
+    /// Stamps of the saves that succeeded, and whose they were.
     saved: BTreeMap<u64, String>,
     refused: usize,
     cuts: usize,
@@ -233,7 +233,7 @@ fn every_scene_that_twenty_sessions_saved_through_cuts_and_crashes_opens_again()
 fn work(desks: &mut [Desk; 2], net: &Net, hosts: &[Host; 2], rng: &mut Rng) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut cut = false;
-    let mut next_mark = 100;
+    let mut next_stamp = 100;
     while desks.iter().any(|desk| desk.started < SESSIONS || !desk.artists.is_empty()) {
         let mut asked = Vec::new();
         for (at, desk) in desks.iter_mut().enumerate() {
@@ -244,7 +244,7 @@ fn work(desks: &mut [Desk; 2], net: &Net, hosts: &[Host; 2], rng: &mut Rng) -> R
                 // The first answer says that Blender is there.
                 desk.artists[place].answer()?;
                 asked.push((at, place, Act::Open));
-            } else if let Some(act) = end_or_act(desk, rng, &mut next_mark, &mut tally)? {
+            } else if let Some(act) = end_or_act(desk, rng, &mut next_stamp, &mut tally)? {
                 asked.push((at, act.0, act.1));
             }
         }
@@ -253,8 +253,8 @@ fn work(desks: &mut [Desk; 2], net: &Net, hosts: &[Host; 2], rng: &mut Rng) -> R
             let artist = desk.artists.get_mut(place).context("nobody there")?;
             let answer = artist.answer()?;
             match (act, answer.failed) {
-                (Act::Save(mark), None) => {
-                    tally.saved.insert(mark, desk.device.name().to_owned());
+                (Act::Save(stamp), None) => {
+                    tally.saved.insert(stamp, desk.device.name().to_owned());
                 }
                 (Act::Save(_), Some(_)) => tally.refused += 1,
                 (Act::Open, None) => {}
@@ -290,7 +290,7 @@ fn work(desks: &mut [Desk; 2], net: &Net, hosts: &[Host; 2], rng: &mut Rng) -> R
 fn end_or_act(
     desk: &mut Desk,
     rng: &mut Rng,
-    next_mark: &mut u64,
+    next_stamp: &mut u64,
     tally: &mut Tally,
 ) -> Result<Option<(usize, Act)>> {
     if desk.artists.is_empty() {
@@ -314,9 +314,9 @@ fn end_or_act(
         artist.ask(&artist::open(&scene))?;
         Act::Open
     } else {
-        *next_mark += 1;
-        artist.ask(&artist::save(*next_mark))?;
-        Act::Save(*next_mark)
+        *next_stamp += 1;
+        artist.ask(&artist::save(*next_stamp))?;
+        Act::Save(*next_stamp)
     };
     Ok(Some((place, act)))
 }
@@ -338,12 +338,12 @@ fn ensure_all_are_seen(device: &Device, tally: &Tally) -> Result<()> {
         shown.push(entry?.path());
     }
     for path in &shown {
-        if let Some(mark) = reader.mark_of(path)? {
-            seen.entry(mark).or_insert_with(|| path.clone());
+        if let Some(stamp) = reader.stamp_of(path)? {
+            seen.entry(stamp).or_insert_with(|| path.clone());
         }
     }
     println!("{} copies, {} files opened, {} saves seen", copies, shown.len(), seen.len());
-    let lost: Vec<_> = tally.saved.iter().filter(|(mark, _)| !seen.contains_key(mark)).collect();
+    let lost: Vec<_> = tally.saved.iter().filter(|(stamp, _)| !seen.contains_key(stamp)).collect();
     let history: Vec<Value> = device.history(SCENE)?;
     ensure!(lost.is_empty(), "saves that are nowhere: {lost:?}\nof {seen:?}\nhistory: {history:?}");
     Ok(())

@@ -144,9 +144,9 @@ impl Artist {
         self.done(&open(scene))
     }
 
-    /// Saves the open scene with a mark that no other save has.
-    pub fn save(&mut self, mark: u64) -> Result<Answer> {
-        self.done(&save(mark))
+    /// Saves the open scene with a stamp that no other save has.
+    pub fn save(&mut self, stamp: u64) -> Result<Answer> {
+        self.done(&save(stamp))
     }
 
     /// Lets the add-on find out how the scene stands.
@@ -160,9 +160,9 @@ impl Artist {
         self.done(&json!({"do": "copy_beside"}))
     }
 
-    /// The mark of the save that made a scene; an error when it does not open.
-    pub fn mark_of(&mut self, scene: &Path) -> Result<Option<u64>> {
-        let answer = self.done(&json!({"do": "mark_of", "path": scene}))?;
+    /// The stamp of the save that made a scene; an error when it does not open.
+    pub fn stamp_of(&mut self, scene: &Path) -> Result<Option<u64>> {
+        let answer = self.done(&json!({"do": "stamp_of", "path": scene}))?;
         if let Some(failed) = answer.failed {
             bail!("{} does not open: {failed}", scene.display());
         }
@@ -191,9 +191,9 @@ pub fn open(scene: &Path) -> Value {
     json!({"do": "open", "path": scene})
 }
 
-/// For [`Artist::ask`]: saves the open scene with a mark.
-pub fn save(mark: u64) -> Value {
-    json!({"do": "save", "mark": mark})
+/// For [`Artist::ask`]: saves the open scene with a stamp.
+pub fn save(stamp: u64) -> Value {
+    json!({"do": "save", "stamp": stamp})
 }
 
 const SCRIPT: &str = r#"
@@ -226,8 +226,8 @@ def do_open(path):
     bpy.ops.wm.open_mainfile(filepath=path)
     settle()
 
-def do_save(mark):
-    bpy.context.scene["mark"] = mark
+def do_save(stamp):
+    bpy.context.scene["stamp"] = stamp
     bpy.ops.wm.save_mainfile()
     settle()
 
@@ -239,9 +239,9 @@ def do_copy_beside():
     bpy.ops.atelier.save_copy_beside()
     settle()
 
-def do_mark_of(path):
+def do_stamp_of(path):
     bpy.ops.wm.open_mainfile(filepath=path)
-    return bpy.context.scene.get("mark")
+    return bpy.context.scene.get("stamp")
 
 def say(failed=None, value=None):
     answer = {"failed": failed, "file": bpy.data.filepath, "stands": stands(), "value": value}

@@ -19,7 +19,7 @@ import time
 try:
     import fcntl
 except ImportError:
-    # No mark is kept where there are no drives yet.
+    # No slip is kept where there are no drives yet.
     fcntl = None
 
 _TAKEN = b"taken\n"
@@ -28,15 +28,15 @@ WAIT_S = 6.0
 
 
 def default_dir():
-    """Where marks are kept."""
+    """Where slips are kept."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(state, "atelier", "blender")
 
 
-class Mark:
-    """The mark of one document, open in this Blender."""
+class Slip:
+    """The slip of one document, open in this Blender."""
 
     def __init__(self, path, fd, alone):
         self._path = path
@@ -88,11 +88,11 @@ class Mark:
         self._fd = None
 
 
-def open_mark(socket, inside, state_dir=None, wait_s=WAIT_S):
-    """The mark of a document; one that is not on disk when that cannot be."""
+def open_slip(socket, inside, state_dir=None, wait_s=WAIT_S):
+    """The slip of a document; one that is not on disk when that cannot be."""
     state_dir = state_dir or default_dir()
     if fcntl is None:
-        return Mark("", None, True)
+        return Slip("", None, True)
     key = hashlib.sha256(os.fsencode(socket) + b"\0" + inside.encode("utf-8")).hexdigest()
     path = os.path.join(state_dir, key[:40])
     deadline = time.monotonic() + wait_s
@@ -102,14 +102,14 @@ def open_mark(socket, inside, state_dir=None, wait_s=WAIT_S):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             alone = _try(fd, fcntl.LOCK_EX)
             if _try(fd, fcntl.LOCK_SH) and _is_at(fd, path):
-                return Mark(path, fd, alone)
+                return Slip(path, fd, alone)
             # Another one is giving it back, or has just removed it.
             os.close(fd)
             if time.monotonic() > deadline:
-                return Mark(path, None, True)
+                return Slip(path, None, True)
             time.sleep(0.02)
     except OSError:
-        return Mark(path, None, True)
+        return Slip(path, None, True)
 
 
 def _try(fd, how):

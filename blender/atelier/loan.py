@@ -8,7 +8,7 @@ Invariants:
 - after `close` the document holds nothing here.
 """
 
-from . import drive, locks, marks, versions
+from . import drive, locks, slips, versions
 from .control import Client, ControlError
 from .locks import Holding, Standing
 
@@ -36,14 +36,14 @@ class Details:
         self.copies = tuple(copies)
 
 
-class Lease:
+class Loan:
     """One document."""
 
     def __init__(self, path, state_dir=None):
         self._path = path
         self._state_dir = state_dir
         self._place = None
-        self._mark = None
+        self._slip = None
         self._device = ""
         self._checked = False
         self._seen = set()
@@ -60,13 +60,13 @@ class Lease:
             return self._report()
         self._newer = None
         self._saw(drive.version(self._path))
-        if self._mark is None:
-            self._mark = marks.open_mark(self._place.socket, self._place.inside, self._state_dir)
+        if self._slip is None:
+            self._slip = slips.open_slip(self._place.socket, self._place.inside, self._state_dir)
         return self.take()
 
     def take(self):
         """Takes the checkout if nobody has it."""
-        return self._with(lambda client: locks.take(client, self._place.inside, self._mark))
+        return self._with(lambda client: locks.take(client, self._place.inside, self._slip))
 
     def look(self):
         """Who has it now."""
@@ -76,19 +76,19 @@ class Lease:
         """Gives the checkout back although the document stays open."""
 
         def back(client):
-            self._mark.set()
-            locks.give_back(client, self._place.inside, self._mark)
+            self._slip.set()
+            locks.give_back(client, self._place.inside, self._slip)
             return locks.read(client, self._place.inside)
 
         return self._with(back)
 
     def keep(self, kept):
         """Whether the checkout stays when the document is closed."""
-        if self._mark is not None and self._holding.standing is Standing.MINE:
+        if self._slip is not None and self._holding.standing is Standing.MINE:
             if kept:
-                self._mark.clear()
+                self._slip.clear()
             else:
-                self._mark.set()
+                self._slip.set()
         return self._report()
 
     def details(self):
@@ -122,21 +122,21 @@ class Lease:
 
     def close(self):
         """Gives back what is to be given back, unless another Blender here still has the document open."""
-        mark, self._mark = self._mark, None
-        if mark is None:
+        slip, self._slip = self._slip, None
+        if slip is None:
             return
         try:
-            if mark.last() and mark.is_set:
+            if slip.last() and slip.is_set:
                 with Client(self._place.socket) as client:
-                    locks.give_back(client, self._place.inside, mark)
+                    locks.give_back(client, self._place.inside, slip)
         except ControlError:
-            # The mark stays: the next Blender with this document gives it back.
+            # The slip stays: the next Blender with this document gives it back.
             pass
         finally:
-            mark.close()
+            slip.close()
 
     def _with(self, act):
-        if self._mark is None:
+        if self._slip is None:
             return self._report()
         try:
             with Client(self._place.socket) as client:
@@ -169,6 +169,6 @@ class Lease:
             self._seen.add(version)
 
     def _report(self):
-        kept = self._holding.standing is Standing.MINE and not self._mark.is_set
-        alone = self._mark.alone if self._mark else True
+        kept = self._holding.standing is Standing.MINE and not self._slip.is_set
+        alone = self._slip.alone if self._slip else True
         return Report(self._place, self._holding, kept, alone, self._newer)
