@@ -7,8 +7,8 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test addon fsx model fuzz sim sim-night canaries bench bench-sync bench-mount bench-scale \
-	bench-journal doc ci
+.PHONY: check fmt clippy deny test addon fsx model lock-model fuzz sim sim-night canaries bench bench-sync bench-mount \
+	bench-scale bench-journal doc ci
 
 check: fmt clippy deny
 
@@ -61,6 +61,11 @@ MODEL_CASES ?= 100000
 model:
 	$(CARGO) build --locked -p vfs --tests
 	MODEL_CASES=$(MODEL_CASES) $(CARGO) nextest run --locked --profile model -p vfs programs_see_a_posix_tree
+
+# The lock tables, with LOCK_MODEL_MORE more claims, pauses and faults than in `make test`: minutes, and gigabytes.
+LOCK_MODEL_MORE ?= 1
+lock-model:
+	LOCK_MODEL_MORE=$(LOCK_MODEL_MORE) $(CARGO) test --locked --release -p net --lib -- locks::model --nocapture --test-threads=1
 
 # Every decoder and the fold over FUZZ_CASES times as many inputs as `make test`; another FUZZ_SEED gives others.
 FUZZ_CASES ?= 50

@@ -155,14 +155,14 @@ impl Step {
     ) -> Result<Option<Broke>, StateError> {
         *held = held.filter(|held| held.until.is_none_or(|until| self.at < until));
         let (version, device) = (self.version, self.entry.device);
-        let ends = |held: &Option<Held>| match (held, self.act.ends()) {
+        let ends = match (&held, self.act.ends()) {
             (Some(held), Some(checkout)) if held.checkout == checkout => Some(held.device),
             _ => None,
         };
-        match (self.act, ends(held)) {
-            (LockAct::Checkout, _) if held.is_none() && self.entry.accepted() => {
-                let until = loses_standing(kv, members, &device, &self.at)?;
-                *held = Some(Held { checkout: version, device, until });
+        match (self.act, ends) {
+            (LockAct::Checkout, _) if held.is_none() => {
+                let stands = self.stands(kv, members)?;
+                *held = stands.map(|until| Held { checkout: version, device, until });
             }
             (LockAct::GiveBack(_), Some(whom)) if whom == device && self.entry.accepted() => {
                 *held = None;
@@ -175,26 +175,30 @@ impl Step {
         }
         Ok(None)
     }
-}
 
-/// Place of the first operation after `at` with which `device` lost the right to write.
-fn loses_standing(
-    kv: &dyn KvRead,
-    members: &Members,
-    device: &DeviceId,
-    at: &Place,
-) -> Result<Option<Place>, StateError> {
-    let mut first: Option<Place> = None;
-    for change in members.get(device).map(|m| m.changes.as_slice()).unwrap_or_default() {
-        if change.role >= Some(Role::Editor) {
-            continue;
+    /// Until when a checkout's device has the right to it, if it has: until it is removed or may only read. What that had
+    /// not seen never counts, not even when it is taken back in, or somebody would lose the name who took it meanwhile.
+    fn stands(
+        &self,
+        kv: &dyn KvRead,
+        members: &Members,
+    ) -> Result<Option<Option<Place>>, StateError> {
+        let mut until: Option<Place> = None;
+        if !self.entry.accepted() {
+            return Ok(None);
         }
-        if let Some(entry) = load_entry(kv, &change.by.entry)? {
+        let changes = members.get(&self.entry.device).map(|m| m.changes.as_slice());
+        for change in changes.unwrap_or_default().iter().filter(|c| c.role < Some(Role::Editor)) {
+            let Some(entry) = load_entry(kv, &change.by.entry)? else { continue };
             let place = (entry.order(change.by.entry), change.by.index);
-            first = first.into_iter().chain([place]).filter(|place| place > at).min();
+            if place > self.at && sees(kv, &entry, &self.entry)? {
+                until = until.into_iter().chain([place]).min();
+            } else if !sees(kv, &self.entry, &entry)? {
+                return Ok(None);
+            }
         }
+        Ok(Some(until))
     }
-    Ok(first)
 }
 
 /// The breaks of the register's checkouts that took effect, worked out from the facts alone.
@@ -349,8 +353,9 @@ pub(crate) fn fate(kv: &dyn KvRead, id: VersionId) -> Result<Option<CheckoutFate
         Ok(ControlFlow::Continue(()))
     })?;
     let before = first.flatten().filter(|held| held.until.is_none_or(|until| own.at < until));
-    if before.is_some() || !own.entry.accepted() {
-        let holder = before.map(|held| held.device).filter(|_| own.entry.accepted());
+    let stands = own.stands(kv, &Members::load(kv)?)?.is_some();
+    if before.is_some() || !stands {
+        let holder = before.map(|held| held.device).filter(|_| stands);
         return Ok(Some(CheckoutFate::Void { holder }));
     }
     if !ended && let Some(held) = load_held(kv, &reg)?.filter(|held| held.checkout == id) {

@@ -189,7 +189,8 @@ fn start_net(
     runtime: &tokio::runtime::Runtime,
 ) -> Result<EventStream, Failure> {
     let config = join::net_config(launch, dir.join("peers"), join::Through::load(dir).as_ref())?;
-    let started = net::start(config, drive.clone(), drive.clone(), runtime.handle().clone());
+    let (journal, chunks, locks) = (drive.clone(), drive.clone(), drive.clone());
+    let started = net::start(config, journal, chunks, locks, runtime.handle().clone());
     let (handle, events) = started.map_err(|e| Failure::of(&e))?;
     drive.attach_net(handle);
     Ok(events)
@@ -274,7 +275,6 @@ fn finish(drive: &Drive, fs: &vfs::Fs) -> Result<(), Failure> {
         if synced.reached.is_empty() && !synced.behind.is_empty() {
             tracing::warn!("no other device has everything yet");
         }
-        drive.give_all_locks_back();
     }
     sealed.map_err(|e| Failure::of(&e))
 }

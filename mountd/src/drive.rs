@@ -16,6 +16,7 @@ mod elsewhere;
 mod events;
 mod export;
 mod fetching;
+mod lock_host;
 mod locking;
 mod members;
 mod news;

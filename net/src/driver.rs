@@ -39,13 +39,15 @@ use crate::peers::{AddressBook, Dial, LinkKind, Scores, Source, Verdict};
 use crate::session::{self, Control, Hint, Reports};
 use crate::transfer::{Input, Opener};
 use crate::wire::addr::Via;
-use crate::wire::{Addr, PROTOCOL_CHUNKS, PROTOCOL_JOIN, PROTOCOL_JOURNAL};
-use crate::{join, serve, transfer};
+use crate::wire::{Addr, PROTOCOL_CHUNKS, PROTOCOL_JOIN, PROTOCOL_JOURNAL, PROTOCOL_LOCK};
+use crate::{join, serve, transfer, warden};
 
 mod dialling;
 mod given;
+mod locks;
 mod talks;
 use given::Given;
+use locks::LockLine;
 
 /// What handles and tasks ask of the driver.
 pub(crate) enum Command {
@@ -89,12 +91,14 @@ struct Talk {
 
 enum Opening {
     Journal { device: DeviceId, connection: ConnectionId },
+    Locks { device: DeviceId, connection: ConnectionId },
     Chunks(oneshot::Sender<Option<Stream>>),
 }
 
 enum Ended {
     Session { device: DeviceId, id: u64, end: session::End },
     Served { device: DeviceId, end: serve::End },
+    Locks { device: DeviceId, id: u64, end: warden::End },
     Join { admitted: bool },
 }
 
@@ -115,6 +119,7 @@ struct Driver {
     dialling: BTreeMap<ConnectionId, DeviceId>,
     second: BTreeMap<DeviceId, (Instant, Vec<Addr>)>,
     talks: BTreeMap<DeviceId, Talk>,
+    lock_lines: BTreeMap<DeviceId, LockLine>,
     serving: BTreeMap<DeviceId, usize>,
     opening: BTreeMap<Token, Opening>,
     next_token: Token,
@@ -149,6 +154,7 @@ pub(crate) async fn run(parts: Parts) {
     let (hints, mut hints_in) = mpsc::channel(limits::HINT_QUEUE_MAX);
     let mut changed = node.changed.subscribe();
     let fetching = tokio::spawn(transfer::run(node.clone(), fetch_inputs, fetch.clone(), strikes));
+    let watching = tokio::spawn(warden::keep_time(node.clone()));
     let mut driver = Driver {
         gate: node.gate.clone(),
         given: Given::new(given),
@@ -162,6 +168,7 @@ pub(crate) async fn run(parts: Parts) {
         dialling: BTreeMap::new(),
         second: BTreeMap::new(),
         talks: BTreeMap::new(),
+        lock_lines: BTreeMap::new(),
         serving: BTreeMap::new(),
         opening: BTreeMap::new(),
         next_token: 0,
@@ -211,6 +218,7 @@ pub(crate) async fn run(parts: Parts) {
         }
     }
     fetching.abort();
+    watching.abort();
     driver.shut_down().await;
 }
 
@@ -281,6 +289,7 @@ impl Driver {
     }
 
     async fn shut_down(mut self) {
+        self.give_locks_back().await;
         self.tasks.abort_all();
         if let Some(saving) = self.book_saving.take() {
             // A panic in it is not ours to report at the end.
@@ -316,6 +325,7 @@ impl Driver {
         let Ok((members, open)) = asked.await else { return };
         self.members_seen = Instant::now();
         self.members_stale = false;
+        self.node.set_lock_members(&members);
         let peers: BTreeSet<PeerId> = members.iter().map(peer_of).collect();
         self.gate.set_members(peers);
         self.gate.set_strangers(if open { Strangers::Allowed } else { Strangers::Refused });
@@ -334,6 +344,7 @@ impl Driver {
             self.talks.keys().filter(|d| !members.contains(d)).copied().collect();
         for device in gone {
             self.end_talk(device);
+            self.end_locks(device);
         }
     }
 
@@ -347,6 +358,7 @@ impl Driver {
             // Fails only when it is not connected any more.
             let _ = self.swarm.disconnect_peer_id(peer);
             self.end_talk(device);
+            self.end_locks(device);
         }
     }
 
@@ -502,8 +514,12 @@ impl Driver {
     fn handle_closed(&mut self, id: ConnectionId, left: u32) {
         let Some(connection) = self.connections.remove(&id) else { return };
         let device = connection.device;
-        self.opening
-            .retain(|_, o| !matches!(o, Opening::Journal { connection, .. } if *connection == id));
+        self.opening.retain(|_, o| match o {
+            Opening::Journal { connection, .. } | Opening::Locks { connection, .. } => {
+                *connection != id
+            }
+            Opening::Chunks(_) => true,
+        });
         if self.talks.get(&device).is_some_and(|talk| talk.connection == id) {
             self.end_talk(device);
         }
@@ -562,6 +578,7 @@ impl Driver {
                     self.strike(device);
                 }
             }
+            Ended::Locks { device, id, end } => self.handle_locks_ended(device, id, &end),
             Ended::Join { admitted } => {
                 if admitted {
                     self.node.bump_changed();

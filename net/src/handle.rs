@@ -23,9 +23,12 @@ use crate::driver::Command;
 use crate::error::FetchError;
 use crate::fetch::Priority;
 use crate::limits;
+use crate::locks::Scope;
 use crate::node::{Node, Seen};
 use crate::sync::reached;
 use crate::transfer::Input;
+
+mod locks;
 
 /// News for the host: none is lost as long as the [`EventStream`] lives, and they come in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,10 @@ pub enum Event {
     ContentWithinReach(Content),
     /// Fetching pauses: the disk is full.
     StoreFull,
+    /// Locks or presences of others came, went or changed there.
+    LocksChanged(Vec<Scope>),
+    /// An own lock is lost: somebody who holds the same was first, or this machine slept too long.
+    LockLost(Scope),
 }
 
 /// Takes the events of one node.

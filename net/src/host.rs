@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use cas::{ChunkId, Content, MissingChunks, StoredChunk};
-use journal::{AppendError, DeviceId, DriveId, EntryId, Frontier, Received};
+use journal::{AppendError, DeviceId, DriveId, EntryId, Frontier, Received, Register, VersionId};
 
 /// Why an invitation did not admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -115,4 +115,13 @@ pub trait ChunkHost: Send + Sync + 'static {
     fn missing(&self, content: Content, limit: usize) -> Option<MissingChunks>;
     /// Makes everything put so far durable; false if that failed.
     fn sync(&self) -> bool;
+}
+
+/// What the locks ask of the journal.
+pub trait LockHost: Send + Sync + 'static {
+    /// Whether the official version here replaces what these name, and is none of them: whoever has those in front of it
+    /// has not seen it.
+    fn is_newer(&self, register: &Register, bases: &[VersionId]) -> bool;
+    /// Logical time now: the priority of a claim made at this moment. Only an order: of two at once the earlier wins.
+    fn hlc(&self) -> u64;
 }

@@ -4,8 +4,9 @@
 //! handle ─► driver ─► behaviour (gate, streams)        limits: every bound
 //!             ├─► session  ─► courier ─► sync  (pure)  wire: the bytes
 //!             ├─► transfer ─► fetch  (pure)            invite: the ticket
-//!             ├─► serve, join                          host: what we need of journal and cas
-//!             └─► peers (pure)                         error
+//!             ├─► warden   ─► locks  (pure)            host: what we need of journal and cas
+//!             ├─► serve, join                          error
+//!             └─► peers (pure)
 //! ```
 //!
 //! Leaves out: files, trees and kernels; who is a member (the journal says); what should be fetched (the
@@ -27,6 +28,7 @@ pub mod host;
 pub mod invite;
 pub mod join;
 pub mod limits;
+pub mod locks;
 mod node;
 pub mod peers;
 mod serve;
@@ -34,15 +36,17 @@ mod session;
 mod start;
 pub mod sync;
 mod transfer;
+mod warden;
 pub mod wire;
 
 pub use error::{FetchError, JoinError, StartError};
 pub use fetch::Priority;
 pub use handle::{Event, EventStream, Handle, PeerStatus, Progress, Synced};
-pub use host::{AdmitError, ChunkHost, JournalHost, PutError};
+pub use host::{AdmitError, ChunkHost, JournalHost, LockHost, PutError};
 pub use invite::Ticket;
 pub use join::{JoinOptions, JoinOutcome, join};
 pub use libp2p::Multiaddr;
+pub use locks::{Foreign, LockClaim, LockInfo, LockKind, LockOutcome, Scope, Spot};
 pub use start::{Config, device_of_secret, start};
 pub use wire::JoinRefusal;
 

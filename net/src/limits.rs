@@ -182,6 +182,53 @@ pub const RETRY_CONTENTS_PER_MS: u64 = 16;
 /// Wait after the store said that the disk is full.
 pub const FULL_RETRY: Duration = Duration::from_secs(30);
 
+// Locks --------------------------------------------------------------------------------------------
+
+/// A peer's locks end when nothing of it has arrived for this long, milliseconds.
+pub const LOCK_LEASE_MS: u64 = 15_000;
+/// A holder counts a grant for this long after it sent what was answered last: the lease less two clocks that are 1 %
+/// wrong, less a margin.
+pub const LOCK_COUNTED_MS: u64 = 14_000;
+/// Time between two renewals, milliseconds.
+pub const LOCK_RENEW_MS: u64 = 5_000;
+/// A claim waits at least this long for the silent, and four round trips, milliseconds.
+pub const LOCK_WAIT_MIN_MS: u64 = 300;
+/// And never longer than this, milliseconds.
+pub const LOCK_WAIT_MAX_MS: u64 = 2_000;
+/// Round trips that a claim waits for the silent.
+pub const LOCK_WAIT_TRIPS: u64 = 4;
+/// Time between two looks at the lock table's leases, milliseconds: well below the lease, or every pause would count as
+/// a sleep.
+pub const LOCK_TICK_MS: u64 = 1_000;
+/// Members that were last seen longer ago do not count among those whose grant makes a lock whole, milliseconds.
+pub const LOCK_MEMBER_AGE_MS: u64 = 30 * 24 * 3600 * 1000;
+/// A priority this far behind our logical time is not believed and counts as the worst, milliseconds.
+pub const LOCK_PRIORITY_AGE_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Claims of one peer, held and waiting, and as many presences; own ones are bounded alike.
+pub const LOCKS_OF_PEER_MAX: usize = 4096;
+/// Directories above a name, count.
+pub const LOCK_ABOVE_MAX: usize = 64;
+/// Directories named by all claims of one peer together, count.
+pub const LOCK_ABOVE_TOTAL_MAX: usize = 64 * 1024;
+/// Versions a claim names, count.
+pub const LOCK_BASES_MAX: usize = 64;
+/// Claims in one message, count: with all their directories they fit a frame.
+pub const LOCK_CLAIMS_MAX: usize = 32;
+/// Names in one message, count.
+pub const LOCK_NAMES_MAX: usize = 256;
+/// Longest frame of the lock stream, bytes.
+pub const LOCK_FRAME_LEN_MAX: usize = 256 * 1024;
+/// Lock messages of one peer at once, count.
+pub const LOCK_BURST_MAX: u64 = 4096;
+/// And in every second after that, count; answers to us are not counted.
+pub const LOCK_RATE_MAX: u64 = 256;
+/// What we send at once, count: three quarters of what a peer takes.
+pub const LOCK_SEND_BURST_MAX: u64 = 3072;
+/// And in every second after that, count.
+pub const LOCK_SEND_RATE_MAX: u64 = 192;
+/// Lock messages queued towards one peer, count; one that does not read loses the stream.
+pub const LOCK_QUEUE_MAX: usize = 8192;
+
 // Handle -------------------------------------------------------------------------------------------
 
 /// Commands waiting for the driver, count.

@@ -22,6 +22,7 @@ use crate::behaviour::gate::Gate;
 use crate::handle::Event;
 use crate::host::{ChunkHost, JournalHost};
 use crate::limits;
+use crate::warden::Warden;
 use crate::wire::Addr;
 
 /// What is known of a member, connected or not.
@@ -72,6 +73,7 @@ pub(crate) struct Node {
     pub(crate) journal: Arc<dyn JournalHost>,
     pub(crate) chunks: Arc<dyn ChunkHost>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) warden: Arc<Warden>,
     /// Counts changes of the journal and of what is held.
     pub(crate) changed: watch::Sender<u64>,
     /// Content bytes still wanted here.
@@ -91,6 +93,7 @@ impl Node {
         journal: Arc<dyn JournalHost>,
         chunks: Arc<dyn ChunkHost>,
         gate: Arc<Gate>,
+        warden: Arc<Warden>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
         Self {
@@ -98,6 +101,7 @@ impl Node {
             journal,
             chunks,
             gate,
+            warden,
             changed: watch::Sender::new(0),
             lack: watch::Sender::new(0),
             seen_changed: watch::Sender::new(0),
@@ -181,7 +185,8 @@ mod tests {
         let journal = Arc::new(FakeJournal::new(me, &[me], 1));
         let gate = Arc::new(Gate::new(Strangers::Refused));
         let (events, mut told) = crate::handle::event_channel();
-        let node = Node::new(me, journal, Arc::new(FakeStore::new()), gate, events);
+        let warden = Arc::new(Warden::new(me, journal.clone(), events.clone()));
+        let node = Node::new(me, journal, Arc::new(FakeStore::new()), gate, warden, events);
         let all: Vec<Event> = (0..50_000u32)
             .map(|n| {
                 let mut id = [0; 32];

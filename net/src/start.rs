@@ -20,9 +20,10 @@ use crate::behaviour::{self, Behaviour, Discovery};
 use crate::driver::{self, Parts};
 use crate::error::StartError;
 use crate::handle::{EventStream, Handle, Inner, event_channel};
-use crate::host::{ChunkHost, JournalHost};
+use crate::host::{ChunkHost, JournalHost, LockHost};
 use crate::node::{Node, device_of};
 use crate::peers::AddressBook;
+use crate::warden::Warden;
 use crate::{limits, transfer};
 
 /// How a node is to run.
@@ -46,6 +47,7 @@ pub fn start(
     config: Config,
     journal: Arc<dyn JournalHost>,
     chunks: Arc<dyn ChunkHost>,
+    locks: Arc<dyn LockHost>,
     runtime: tokio::runtime::Handle,
 ) -> Result<(Handle, EventStream), StartError> {
     let _in_runtime = runtime.enter();
@@ -60,7 +62,8 @@ pub fn start(
     let (command_sender, commands) = mpsc::channel(limits::COMMAND_QUEUE_MAX);
     let (fetch, fetch_inputs) = transfer::channel();
     let members = Arc::new(Notify::new());
-    let node = Arc::new(Node::new(me, journal, chunks, gate, events));
+    let warden = Arc::new(Warden::new(me, locks, events.clone()));
+    let node = Arc::new(Node::new(me, journal, chunks, gate, warden, events));
     let book = load_book(config.addresses_file.as_deref());
     let parts = Parts {
         swarm,

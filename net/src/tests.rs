@@ -2,4 +2,5 @@
 
 mod exchange;
 mod joining;
+mod locks;
 mod malice;

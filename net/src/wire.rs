@@ -23,12 +23,15 @@ use crate::limits;
 
 pub mod addr;
 pub mod chunks;
+pub mod locks;
 pub use addr::Addr;
 
 /// Journal exchange between members.
 pub const PROTOCOL_JOURNAL: StreamProtocol = StreamProtocol::new("/atelier/journal/1");
 /// Chunk transfer between members.
 pub const PROTOCOL_CHUNKS: StreamProtocol = StreamProtocol::new("/atelier/chunks/1");
+/// Session locks and presence between members.
+pub const PROTOCOL_LOCK: StreamProtocol = StreamProtocol::new("/atelier/lock/1");
 /// Proof of an invitation.
 pub const PROTOCOL_JOIN: StreamProtocol = StreamProtocol::new("/atelier/join/1");
 

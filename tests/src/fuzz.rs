@@ -47,6 +47,7 @@ pub const TARGETS: &[Target] = &[
         cases: 20_000,
     },
     Target { name: "join_message", run: bytes::join, seeds: bytes::join_seeds, cases: 20_000 },
+    Target { name: "lock_message", run: bytes::locks, seeds: bytes::lock_seeds, cases: 20_000 },
     Target { name: "chunk_messages", run: bytes::chunks, seeds: bytes::chunk_seeds, cases: 20_000 },
     Target { name: "ticket", run: bytes::ticket, seeds: bytes::ticket_seeds, cases: 20_000 },
     Target { name: "names", run: bytes::names, seeds: bytes::name_seeds, cases: 20_000 },

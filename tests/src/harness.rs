@@ -8,6 +8,7 @@ pub mod blender;
 pub mod clock;
 pub mod dance;
 pub mod device;
+pub mod holder;
 pub mod liar;
 pub mod netns;
 pub mod process;

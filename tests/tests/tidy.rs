@@ -49,7 +49,7 @@ const PURE: [(&str, &[&str]); 4] = [
             "hlc",
         ],
     ),
-    ("net", &["limits", "wire", "sync", "fetch"]),
+    ("net", &["limits", "wire", "sync", "fetch", "locks"]),
     ("vfs", &["errno", "attr", "drafts", "names", "past"]),
 ];
 

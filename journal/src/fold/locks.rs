@@ -313,3 +313,6 @@ impl Fold<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,20 @@ pub(crate) fn lock(data: &DataDir, args: &LockArgs) -> Result<Exit, Failure> {
 
 pub(crate) fn unlock(data: &DataDir, args: &UnlockArgs) -> Result<Exit, Failure> {
     let break_it = args.breaking;
-    change(data, &args.file, |path| Request::Unlock { path, break_it })
+    change(data, &args.file, |path| Request::Unlock { path, break_it })?;
+    if break_it {
+        let Response::Locks(locks) = ask(data, &args.file, &Request::Locks)? else {
+            return Err(astray());
+        };
+        let (_, drive, rest) = running(data, &args.file)?;
+        let path = in_drive(&rest, &args.file, &drive.mount)?;
+        if locks.iter().any(|lock| lock.mine && lock.kind == "checkout" && lock.path == path) {
+            output::note(
+                "a program was writing it: it is checked out here now; `atelier unlock` gives it back",
+            );
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 fn change(

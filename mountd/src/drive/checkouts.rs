@@ -18,6 +18,10 @@ use super::paths::{Found, PathError};
 use crate::ipc::{LockRow, rfc3339};
 use crate::report::Failure;
 
+/// What whoever has lost a lock can do.
+const BROKEN_REMEDY: &str =
+    "what you still save there becomes a conflict copy; open the file again first";
+
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CheckoutError {
     CheckoutError::Failed(Box::new(error))
 }
@@ -152,9 +156,30 @@ impl Drive {
             return Err(Failure::locked_by(path, &holder.name));
         }
         self.must_own_to_break(&holder)?;
-        if let Some(net) = self.net() {
-            net.break_lock(&net_spot(&spot));
+        // A checkout comes before any session lock: its holder's device learns of it and lets go.
+        let Register { dir, name } = register.clone();
+        self.author(vec![Op::Checkout { dir, name }]).map_err(|e| Failure::of(&e))
+    }
+
+    /// Somebody else has checked out what programs here hold: they let go, and what they still save stands beside.
+    pub(super) fn yield_to_checkout(
+        &self,
+        register: &Register,
+        by: &str,
+    ) -> Result<(), StateError> {
+        let spot = self.spot_of(register)?;
+        let Some(net) = self.net() else { return Ok(()) };
+        if net.lock_held(&net_spot(&spot)).is_none() {
+            return Ok(());
         }
+        net.unlock(&net::locks::Scope::Name(spot.register.clone()));
+        if let Some(fs) = self.fs() {
+            fs.lock_broken(register);
+        }
+        let path = self.path_of_register(register)?;
+        let text = format!("{by} has broken your lock of {path}");
+        self.notice(text.clone(), BROKEN_REMEDY.into());
+        self.tell("checkout_broken", &path, by, &text);
         Ok(())
     }
 
@@ -229,11 +254,7 @@ impl Drive {
                     fs.lock_broken(register);
                 }
                 let text = format!("{who} has broken your checkout of {path}");
-                (
-                    text,
-                    "what you still save there becomes a conflict copy; read the file again first",
-                    who,
-                )
+                (text, BROKEN_REMEDY, who)
             }
             Some(CheckoutFate::Void { holder: Some(holder) }) => {
                 let who = self.device_name(holder);

@@ -30,8 +30,6 @@ const NEWER_MAX: Duration = Duration::from_millis(1_500);
 const UNPUBLISHED_MAX: Duration = Duration::from_secs(5);
 /// How often locks that wait so are looked at, besides when something is published.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Longest look for locks that are not used any more.
-const LOOK_MAX: Duration = Duration::from_millis(500);
 /// Names somebody waits for.
 const REFUSED_MAX: usize = 256;
 
@@ -273,15 +271,6 @@ impl Drive {
         });
     }
 
-    /// The drive ends: whatever is held is given back, after what was saved.
-    pub fn give_all_locks_back(&self) {
-        let Some(net) = self.net() else { return };
-        let own = self.signer.device();
-        for lock in net.locks().into_iter().filter(|lock| lock.device == own) {
-            net.unlock(&lock.scope);
-        }
-    }
-
     /// Others' locks came or went: whoever was refused is told when a name is free.
     pub(super) fn locks_changed(&self, scopes: &[net::locks::Scope]) {
         for scope in scopes {
@@ -331,7 +320,11 @@ impl Drive {
     pub(super) fn look_at_checkouts(&self, changed: &[Register]) -> Result<(), StateError> {
         let own = self.signer.device();
         for register in changed {
-            let holds = self.journal.checkout(register)?.filter(|c| c.device == own);
+            let checkout = self.journal.checkout(register)?;
+            if let Some(other) = checkout.as_ref().filter(|c| c.device != own) {
+                self.yield_to_checkout(register, &self.device_name(other.device))?;
+            }
+            let holds = checkout.filter(|c| c.device == own);
             let mut known = self.locking.checkouts.lock();
             match holds {
                 Some(checkout) => {

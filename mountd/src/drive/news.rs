@@ -86,11 +86,11 @@ impl Drive {
             ),
             Event::PeerUp(_)
             | Event::PeerDown(_)
+            | Event::LocksChanged(_)
+            | Event::LockLost(_)
             | Event::ContentArrived(_)
             | Event::ContentOutOfReach(_)
-            | Event::ContentWithinReach(_)
-            | Event::LocksChanged(_)
-            | Event::LockLost(_) => {}
+            | Event::ContentWithinReach(_) => {}
         }
     }
 }

@@ -33,7 +33,7 @@ use libp2p::swarm::{
 
 use super::gate::{Dialled, Gate, Standing};
 use crate::limits;
-use crate::wire::{PROTOCOL_CHUNKS, PROTOCOL_JOIN, PROTOCOL_JOURNAL};
+use crate::wire::{PROTOCOL_CHUNKS, PROTOCOL_JOIN, PROTOCOL_JOURNAL, PROTOCOL_LOCK};
 
 /// Identifies an opening among those of this node.
 pub(crate) type Token = u64;
@@ -199,7 +199,9 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Offer, ()> {
         let protocols = match self.standing {
-            Standing::Member => vec![PROTOCOL_JOURNAL, PROTOCOL_CHUNKS, PROTOCOL_JOIN],
+            Standing::Member => {
+                vec![PROTOCOL_JOURNAL, PROTOCOL_CHUNKS, PROTOCOL_LOCK, PROTOCOL_JOIN]
+            }
             Standing::Stranger => vec![PROTOCOL_JOIN],
         };
         SubstreamProtocol::new(Offer { protocols }, ()).with_timeout(limits::GREETING_TIME)

@@ -22,6 +22,10 @@ impl Driver {
                     if device < self.node.me {
                         self.start_talk(device, connection, stream);
                     }
+                } else if protocol == PROTOCOL_LOCK {
+                    if device < self.node.me {
+                        self.start_locks(device, connection, stream);
+                    }
                 } else if protocol == PROTOCOL_CHUNKS {
                     self.serve_chunks(device, stream);
                 }
@@ -29,6 +33,10 @@ impl Driver {
             streams::Event::Opened { token, stream } => match self.opening.remove(&token) {
                 Some(Opening::Journal { device, connection }) => {
                     self.start_talk(device, connection, stream);
+                    self.open_locks(device, connection);
+                }
+                Some(Opening::Locks { device, connection }) => {
+                    self.start_locks(device, connection, stream);
                 }
                 // Whoever asked may have ended.
                 Some(Opening::Chunks(answer)) => drop(answer.send(Some(stream))),
@@ -40,6 +48,12 @@ impl Driver {
                         self.node.tell(Event::PeerIncompatible(device));
                     }
                     self.swarm.close_connection(connection);
+                }
+                Some(Opening::Locks { connection, .. }) => {
+                    // A version without locks grants none: it counts as unreachable.
+                    if failure != OpenFailure::Unsupported {
+                        self.swarm.close_connection(connection);
+                    }
                 }
                 Some(Opening::Chunks(answer)) => drop(answer.send(None)),
                 None => {}

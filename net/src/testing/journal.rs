@@ -7,11 +7,13 @@ use cas::Content;
 use journal::hlc::Hlc;
 use journal::op::Op;
 use journal::signed::{Signer, VerifiedEntry};
-use journal::{AppendError, DeviceId, DriveId, EntryId, Received, Refusal, RefuseReason};
+use journal::{
+    AppendError, DeviceId, DriveId, EntryId, Received, Refusal, RefuseReason, Register, VersionId,
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{AdmitError, JournalHost};
+use crate::host::{AdmitError, JournalHost, LockHost};
 use journal::chain::{Frontier, Tip};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ struct State {
     invites: BTreeMap<[u8; 32], Invite>,
     holds: Option<Frontier>,
     received_batches: usize,
+    officials: BTreeMap<Register, VersionId>,
+    hlc: u64,
 }
 
 /// See the module's words.
@@ -153,6 +157,11 @@ impl FakeJournal {
 
     pub(crate) fn add_invite(&self, key: [u8; 32], invite: Invite) {
         self.state.lock().invites.insert(key, invite);
+    }
+
+    /// What is official here, for the locks: newer than everything else.
+    pub(crate) fn set_official(&self, register: Register, version: VersionId) {
+        self.state.lock().officials.insert(register, version);
     }
 
     pub(crate) fn received_batches(&self) -> usize {
@@ -349,4 +358,17 @@ impl JournalHost for FakeJournal {
     fn they_hold(&self, _: DeviceId, _: &Frontier) {}
 
     fn observe_clock(&self, _: DeviceId, _: u64) {}
+}
+
+impl LockHost for FakeJournal {
+    fn is_newer(&self, register: &Register, bases: &[VersionId]) -> bool {
+        let state = self.state.lock();
+        state.officials.get(register).is_some_and(|official| !bases.contains(official))
+    }
+
+    fn hlc(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.hlc += 1;
+        state.hlc
+    }
 }

@@ -68,7 +68,8 @@ pub(crate) async fn node_on(
     store: Arc<FakeStore>,
 ) -> TestNode {
     let runtime = tokio::runtime::Handle::current();
-    let (handle, events) = start(config, journal.clone(), store.clone(), runtime).unwrap();
+    let (handle, events) =
+        start(config, journal.clone(), store.clone(), journal.clone(), runtime).unwrap();
     let node = TestNode { device: device(n), journal, store, handle, events };
     until("listening", || !node.handle.listen_addrs().is_empty()).await;
     node

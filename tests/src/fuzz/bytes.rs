@@ -7,11 +7,12 @@ use cas::chunker::Class;
 use cas::format::{self, RecordHeader};
 use cas::manifest::{self, Node, Record};
 use cas::{ChunkId, ChunkSource, Content, ContentId, IdKey, ReadError, Reader, StoredChunk};
-use journal::id::{DeviceId, DriveId};
+use journal::id::{DeviceId, DirId, DriveId, EntryId};
 use journal::signed::VerifiedEntry;
-use journal::{EntryName, Frontier, Op, Role, Tip};
+use journal::{EntryName, Frontier, Op, Register, Role, Tip, VersionId};
 use net::Ticket;
 use net::wire::chunks::{Answer, AnswerHead, decode_request, encode_answer, encode_request};
+use net::wire::locks::{Claim, Denial, LockMessage, Stage};
 use net::wire::{
     Addr, Admitted, Entries, FRAME_HEAD_LEN, Have, Hello, JoinMessage, JoinProof, Message,
 };
@@ -100,6 +101,55 @@ pub(super) fn join_seeds() -> Vec<Vec<u8>> {
         })),
         JoinMessage::Admitted(Admitted { genesis, addrs: vec![(device, some_addrs())] }),
         JoinMessage::Refused(net::JoinRefusal::Used),
+    ];
+    messages.iter().map(|message| body(message.encode())).collect()
+}
+
+/// A message, and what a table that is new to the sender makes of it.
+pub(super) fn locks(input: &[u8]) {
+    let Ok(message) = LockMessage::decode(input) else { return };
+    let again = LockMessage::decode(&body(message.encode()));
+    assert_eq!(again.as_ref(), Ok(&message), "a message changed on its way");
+    let (me, peer) = (DeviceId::from_bytes([1; 32]), DeviceId::from_bytes([4; 32]));
+    let at = |boot_ms| net::locks::Now { boot_ms, wall_ms: boot_ms };
+    let mut table = net::locks::Table::new(me, 1, at(1));
+    table.handle_members(at(1), [peer].into(), [peer].into());
+    table.handle_connected(at(20_000), peer);
+    for message in [LockMessage::Hello(1), LockMessage::Ready, message.clone(), message] {
+        // Whether it is in place is not the question.
+        let _ = table.handle_message(at(20_001), peer, message);
+    }
+    table.handle_time(at(40_000));
+}
+
+pub(super) fn lock_seeds() -> Vec<Vec<u8>> {
+    let register = Register::new(DirId::ROOT, EntryName::new("scene.blend").expect("a name"));
+    let holder = DeviceId::from_bytes([4; 32]);
+    let entry = fold::some_entries().first().map_or(EntryId::from_bytes([5; 32]), |e| e.id());
+    let claim = Claim {
+        id: 1,
+        scope: net::Scope::Name(register.clone()),
+        above: vec![DirId::ROOT],
+        priority: 9,
+        bases: vec![VersionId::new(entry, 0)],
+        stage: Stage::Held,
+        age_ms: 5,
+        unreachable: 0,
+    };
+    let below = Claim { id: 2, scope: net::Scope::Below(DirId::ROOT), ..claim.clone() };
+    let denial =
+        Denial { id: 1, holder, priority: 8, stage: Stage::Held, age_ms: 0, unreachable: 1 };
+    let messages = [
+        LockMessage::Hello(7),
+        LockMessage::Claims(vec![claim, below]),
+        LockMessage::Grants(vec![(1, true)]),
+        LockMessage::Deny(denial),
+        LockMessage::Unknown(vec![1]),
+        LockMessage::Release(vec![1, 2]),
+        LockMessage::Renew(3, vec![(1, 1)]),
+        LockMessage::Renewed(3),
+        LockMessage::Present(vec![register.clone()]),
+        LockMessage::Absent(vec![register]),
     ];
     messages.iter().map(|message| body(message.encode())).collect()
 }
@@ -267,5 +317,6 @@ pub(super) fn plain_ops() -> Vec<Op> {
     vec![
         Op::Snapshot { name: "before the cut".into() },
         Op::Rename { what: journal::op::Named::Drive, name: "film".into() },
+        Op::Locks(journal::LockPolicy::Advisory),
     ]
 }

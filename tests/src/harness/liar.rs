@@ -12,8 +12,11 @@ use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use cas::{ChunkId, Content, MissingChunks, StoredChunk};
 use journal::signed::VerifiedEntry;
-use journal::{AppendError, DeviceId, DriveId, EntryId, Frontier, Journal, Now, Received, Signer};
-use net::{AdmitError, ChunkHost, Config, Handle, JoinOptions, JournalHost, PutError};
+use journal::{
+    AppendError, DeviceId, DriveId, EntryId, Frontier, Journal, Now, Received, Register, Signer,
+    VersionId,
+};
+use net::{AdmitError, ChunkHost, Config, Handle, JoinOptions, JournalHost, LockHost, PutError};
 use tokio::runtime::Runtime;
 
 use super::{tree, wait};
@@ -63,7 +66,7 @@ impl Liar {
         };
         let chunks = Arc::new(LyingChunks { lie });
         let (handle, _events) =
-            net::start(config, journal.clone(), chunks, runtime.handle().clone())
+            net::start(config, journal.clone(), chunks, journal.clone(), runtime.handle().clone())
                 .map_err(|error| anyhow!("start: {error}"))?;
         Ok(Liar { handle, journal, runtime: Some(runtime) })
     }
@@ -98,6 +101,16 @@ fn now() -> Now {
 struct HonestJournal {
     journal: Journal,
     own: DeviceId,
+}
+
+impl LockHost for HonestJournal {
+    fn is_newer(&self, _: &Register, _: &[VersionId]) -> bool {
+        false
+    }
+
+    fn hlc(&self) -> u64 {
+        journal::hlc::Hlc::from_ms(now().wall_ms).get()
+    }
 }
 
 impl JournalHost for HonestJournal {

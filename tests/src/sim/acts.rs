@@ -110,6 +110,7 @@ impl World {
             rng: rng.clone(),
             key,
             loaded: &mut loaded,
+            locks: self.plan.locks.then_some(self.devices[who].id),
             bytes: Vec::new(),
         };
         let work = user.act();
@@ -146,7 +147,8 @@ impl World {
         let mut loaded = std::mem::take(&mut self.devices[who].loaded);
         let (rng, key) = (rng.clone(), self.id_key());
         let journal = &host.journal;
-        let what = User { journal, rng, key, loaded: &mut loaded, bytes: Vec::new() }.load();
+        let (loaded_now, locks, bytes) = (&mut loaded, None, Vec::new());
+        let what = User { journal, rng, key, loaded: loaded_now, locks, bytes }.load();
         self.devices[who].loaded = loaded;
         if let Some(what) = what {
             self.say(|| format!("d{who} {what}"));

@@ -21,7 +21,7 @@ use super::disk::Disk;
 use super::fail::{Broken, ensure};
 use super::host::Host;
 use super::ledger::Who;
-use super::oracle::{Node, Oracle, Thing, walk};
+use super::oracle::{Node, Oracle, Thing, checkouts_differ, walk};
 use super::user::Expect;
 use super::world::World;
 
@@ -84,6 +84,8 @@ impl World {
             let less: Vec<&Node> = expected.iter().filter(|node| !shown.contains(node)).collect();
             format!("device {who} shows {more:#?} where the rules say {less:#?}")
         })?;
+        let differ = checkouts_differ(&host.journal, &oracle);
+        ensure("L8", differ.is_none(), || format!("device {who}: {}", differ.unwrap_or_default()))?;
         Ok(oracle)
     }
 

@@ -1,0 +1,732 @@
+//! The lock tables of three devices, searched through: every order of messages, claims and faults within bounds.
+//!
+//! The tables are those of the product. Around them stand what the product takes from outside: streams that keep order
+//! and break at one end first, clocks that go 1 % wrong, devices that crash, start anew and sleep. Each [`Bounds`] says
+//! how much of what may happen; within it the search is complete.
+//!
+//! Leaves out: the messages' bytes, threads.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use journal::id::{DeviceId, DirId};
+use journal::name::{EntryName, Register};
+use stateright::{Checker as _, HasDiscoveries, Model, Property};
+
+use super::{Began, Belief, Effect, LockClaim, LockOutcome, Now, Rule, Scope, Spot, Table};
+use crate::limits;
+use crate::wire::locks::LockMessage;
+
+const DEVICES: usize = 3;
+const DIR: DirId = DirId::from_bytes([9; 32]);
+/// How long a claim waits for the silent.
+const PATIENCE_MS: u64 = 300;
+/// When the search begins, by the right clock.
+const START_MS: u64 = 1_000_000;
+
+fn device(n: usize) -> DeviceId {
+    DeviceId::from_bytes([n as u8 + 1; 32])
+}
+
+fn index(device: &DeviceId) -> usize {
+    usize::from(device.as_bytes()[0]) - 1
+}
+
+fn register(file: u8) -> Register {
+    Register::new(DIR, EntryName::new(if file == 0 { "a" } else { "b" }).unwrap())
+}
+
+/// What is claimed: one of two files, or the directory of both.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum What {
+    File(u8),
+    Both,
+}
+
+impl What {
+    fn scope(self) -> Scope {
+        match self {
+            What::File(file) => Scope::Name(register(file)),
+            What::Both => Scope::Below(DIR),
+        }
+    }
+}
+
+/// How the devices begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Begin {
+    /// All know each other, and grant.
+    Together,
+    /// Nobody is connected; all grant.
+    Apart,
+}
+
+/// How much may happen in one search.
+#[derive(Clone, Debug)]
+struct Bounds {
+    begin: Begin,
+    what: &'static [What],
+    /// Devices that claim.
+    claimants: usize,
+    claims: u8,
+    releases: u8,
+    /// How long each pause may be; all of them are at most `pauses`.
+    pause_ms: &'static [u64],
+    pauses: u8,
+    breaks: u8,
+    connects: u8,
+    crashes: u8,
+    sleeps: u8,
+    broken: Option<Rule>,
+}
+
+const CALM: Bounds = Bounds {
+    begin: Begin::Together,
+    what: &[What::File(0)],
+    claimants: 3,
+    claims: 2,
+    releases: 0,
+    pause_ms: &[],
+    pauses: 0,
+    breaks: 0,
+    connects: 0,
+    crashes: 0,
+    sleeps: 0,
+    broken: None,
+};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Body {
+    Awake,
+    /// Since this time, by the right clock.
+    Asleep(u64),
+    /// Since this time.
+    Dead(u64),
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Host {
+    table: Table,
+    body: Body,
+    runs: u64,
+    /// Streams of which this end still thinks that they stand.
+    open: BTreeSet<usize>,
+    /// What it held when it fell asleep for longer than the lease.
+    slept_on: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Left {
+    claims: u8,
+    releases: u8,
+    pauses: u8,
+    breaks: u8,
+    connects: u8,
+    crashes: u8,
+    sleeps: u8,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct World {
+    t_ms: u64,
+    hosts: Vec<Host>,
+    /// (from, to): what is under way. No entry: no stream in that direction.
+    lines: BTreeMap<(usize, usize), VecDeque<LockMessage>>,
+    left: Left,
+    /// Who claimed what, ever.
+    claimed: BTreeSet<(usize, What)>,
+    /// (from, to): when something of a dead device arrived.
+    last_words: BTreeMap<(usize, usize), u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Act {
+    Claim(usize, What, u64),
+    Release(usize, What),
+    Deliver(usize, usize),
+    Pause(u64),
+    /// The first notices that its stream to the second is gone.
+    Break(usize, usize),
+    Connect(usize, usize),
+    Crash(usize),
+    Start(usize),
+    Sleep(usize),
+    Wake(usize),
+}
+
+/// Each clock is wrong by as much as leases allow for; the wall clocks are of no use at all.
+fn now_of(host: usize, t_ms: u64) -> Now {
+    let boot_ms = match host {
+        0 => t_ms + t_ms / 100,
+        1 => t_ms - t_ms / 100,
+        _ => t_ms,
+    };
+    let wall_ms = if t_ms.is_multiple_of(2) { 0 } else { u64::MAX / 4 };
+    Now { boot_ms, wall_ms }
+}
+
+impl Bounds {
+    fn table(&self, host: usize, run: u64, t_ms: u64) -> Table {
+        let mut table = Table::new(device(host), run, now_of(host, t_ms)).breaking(self.broken);
+        let others: BTreeSet<DeviceId> = (0..DEVICES).filter(|n| *n != host).map(device).collect();
+        table.handle_members(now_of(host, t_ms), others.clone(), others);
+        table
+    }
+
+    fn begin(&self) -> World {
+        let hosts = (0..DEVICES)
+            .map(|n| Host {
+                // Long enough ago that all grant.
+                table: self.table(n, 1, START_MS - 2 * limits::LOCK_LEASE_MS),
+                body: Body::Awake,
+                runs: 1,
+                open: BTreeSet::new(),
+                slept_on: Vec::new(),
+            })
+            .collect();
+        let mut world = World {
+            t_ms: START_MS,
+            hosts,
+            lines: BTreeMap::new(),
+            left: Left {
+                claims: self.claims,
+                releases: self.releases,
+                pauses: self.pauses,
+                breaks: self.breaks,
+                connects: self.connects,
+                crashes: self.crashes,
+                sleeps: self.sleeps,
+            },
+            claimed: BTreeSet::new(),
+            last_words: BTreeMap::new(),
+        };
+        for n in 0..DEVICES {
+            world.hosts[n].table.handle_time(now_of(n, START_MS));
+            world.carry_out(n);
+        }
+        if self.begin == Begin::Together {
+            for a in 0..DEVICES {
+                for b in a + 1..DEVICES {
+                    world.connect(a, b);
+                }
+            }
+            world.deliver_all();
+        }
+        world
+    }
+}
+
+impl World {
+    fn now(&self, host: usize) -> Now {
+        now_of(host, self.t_ms)
+    }
+
+    fn is_awake(&self, host: usize) -> bool {
+        self.hosts[host].body == Body::Awake
+    }
+
+    fn is_alive(&self, host: usize) -> bool {
+        !matches!(self.hosts[host].body, Body::Dead(_))
+    }
+
+    fn carry_out(&mut self, host: usize) {
+        while let Some(effect) = self.hosts[host].table.poll_effect() {
+            match effect {
+                Effect::Send { to, message } => {
+                    // Into a stream whose other end is gone: nowhere.
+                    if let Some(line) = self.lines.get_mut(&(host, index(&to))) {
+                        line.push_back(message);
+                    }
+                }
+                Effect::Judge { to, id, .. } => {
+                    let now = self.now(host);
+                    self.hosts[host].table.handle_judged(now, to, id, false);
+                }
+                Effect::Lost(_) | Effect::Decided { .. } | Effect::Changed(_) => {}
+            }
+        }
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        for (host, other) in [(a, b), (b, a)] {
+            self.lines.insert((host, other), VecDeque::new());
+            self.hosts[host].open.insert(other);
+        }
+        for (host, other) in [(a, b), (b, a)] {
+            let now = self.now(host);
+            self.hosts[host].table.handle_connected(now, device(other));
+            self.carry_out(host);
+        }
+    }
+
+    fn break_end(&mut self, host: usize, other: usize) {
+        self.hosts[host].open.remove(&other);
+        self.lines.remove(&(other, host));
+        let now = self.now(host);
+        self.hosts[host].table.handle_disconnected(now, device(other));
+        self.carry_out(host);
+    }
+
+    fn deliver(&mut self, from: usize, to: usize) -> Option<()> {
+        let message = self.lines.get_mut(&(from, to))?.pop_front()?;
+        if !self.is_alive(from) {
+            self.last_words.insert((from, to), self.t_ms);
+        }
+        let now = self.now(to);
+        let handled = self.hosts[to].table.handle_message(now, device(from), message);
+        assert_eq!(handled, Ok(()), "an honest device breaks the protocol");
+        self.carry_out(to);
+        Some(())
+    }
+
+    fn deliver_all(&mut self) {
+        while let Some((from, to)) =
+            self.lines.iter().find(|(_, line)| !line.is_empty()).map(|(ends, _)| *ends)
+        {
+            self.deliver(from, to);
+        }
+    }
+
+    fn pause(&mut self, pause_ms: u64) {
+        let end_ms = self.t_ms + pause_ms;
+        while self.t_ms < end_ms {
+            self.t_ms = end_ms.min(self.t_ms + limits::LOCK_TICK_MS);
+            for host in 0..DEVICES {
+                if self.is_awake(host) {
+                    let now = self.now(host);
+                    self.hosts[host].table.handle_time(now);
+                    self.carry_out(host);
+                }
+            }
+        }
+    }
+
+    fn beliefs(&self) -> Vec<(usize, Belief)> {
+        let alive = (0..DEVICES).filter(|host| self.is_alive(*host));
+        alive
+            .flat_map(|host| {
+                let beliefs = self.hosts[host].table.beliefs(self.now(host));
+                beliefs.into_iter().map(move |belief| (host, belief))
+            })
+            .collect()
+    }
+
+    /// Pairs of beliefs of two devices that exclude each other.
+    fn clashes(&self) -> Vec<(usize, Belief, usize, Belief)> {
+        let beliefs = self.beliefs();
+        let mut clashes = Vec::new();
+        for (n, (a, first)) in beliefs.iter().enumerate() {
+            for (b, second) in beliefs.iter().skip(n + 1) {
+                if a != b && first.overlaps(second) {
+                    clashes.push((*a, first.clone(), *b, second.clone()));
+                }
+            }
+        }
+        clashes
+    }
+
+    fn is_under_way(&self, a: usize, b: usize) -> bool {
+        [(a, b), (b, a)].iter().any(|ends| self.lines.get(ends).is_some_and(|l| !l.is_empty()))
+    }
+
+    fn have_met(&self, a: usize, b: usize) -> bool {
+        let met = |x: usize, y: usize| self.hosts[x].table.met().contains(&device(y));
+        met(a, b) && met(b, a) && self.is_awake(a) && self.is_awake(b)
+    }
+
+    /// Everything that was said has arrived, and nothing waits.
+    fn is_quiet(&self) -> bool {
+        let silent = self.lines.values().all(VecDeque::is_empty);
+        silent && self.hosts.iter().all(|host| host.table.is_decided())
+    }
+}
+
+impl Model for Bounds {
+    type State = World;
+    type Action = Act;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.begin()]
+    }
+
+    fn actions(&self, world: &World, acts: &mut Vec<Act>) {
+        let left = &world.left;
+        let hosts = 0..DEVICES;
+        for host in hosts.clone().filter(|host| world.is_awake(*host)) {
+            for what in self.what {
+                if left.claims > 0 && host < self.claimants {
+                    // Logical time says what it likes.
+                    acts.push(Act::Claim(host, *what, 1));
+                    acts.push(Act::Claim(host, *what, 2));
+                }
+                let held = world.hosts[host].table.beliefs(world.now(host));
+                if left.releases > 0 && held.iter().any(|held| held.scope == what.scope()) {
+                    acts.push(Act::Release(host, *what));
+                }
+            }
+            if left.crashes > 0 {
+                acts.push(Act::Crash(host));
+            }
+            if left.sleeps > 0 {
+                acts.push(Act::Sleep(host));
+            }
+        }
+        for ((from, to), line) in &world.lines {
+            if !line.is_empty() && world.is_awake(*to) {
+                acts.push(Act::Deliver(*from, *to));
+            }
+        }
+        if left.pauses > 0 {
+            acts.extend(self.pause_ms.iter().map(|ms| Act::Pause(*ms)));
+        }
+        for a in hosts.clone() {
+            for b in hosts.clone().filter(|b| *b != a && world.is_awake(a)) {
+                let (here, there) =
+                    (world.hosts[a].open.contains(&b), world.hosts[b].open.contains(&a));
+                // After the first end it is a matter of time.
+                if here && (left.breaks > 0 || !there || !world.is_alive(b)) {
+                    acts.push(Act::Break(a, b));
+                }
+                if a < b && left.connects > 0 && world.is_awake(b) && !(here && there) {
+                    acts.push(Act::Connect(a, b));
+                }
+            }
+        }
+        for host in hosts {
+            match world.hosts[host].body {
+                Body::Awake => {}
+                Body::Asleep(_) => acts.push(Act::Wake(host)),
+                Body::Dead(_) => acts.push(Act::Start(host)),
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, act: Act) -> Option<World> {
+        let mut world = world.clone();
+        match act {
+            Act::Claim(host, what, priority) => {
+                world.left.claims -= 1;
+                world.claimed.insert((host, what));
+                let claim = LockClaim {
+                    scope: what.scope(),
+                    above: vec![DIR],
+                    bases: Vec::new(),
+                    priority,
+                };
+                let now = world.now(host);
+                let began = world.hosts[host].table.claim(now, claim, PATIENCE_MS);
+                world.carry_out(host);
+                let closed = began == Began::Decided(LockOutcome::Closed);
+                assert!(!closed, "nothing closes a table");
+            }
+            Act::Release(host, what) => {
+                world.left.releases -= 1;
+                let now = world.now(host);
+                world.hosts[host].table.release(now, &what.scope());
+                world.carry_out(host);
+            }
+            Act::Deliver(from, to) => world.deliver(from, to)?,
+            Act::Pause(ms) => {
+                world.left.pauses -= 1;
+                world.pause(ms);
+            }
+            Act::Break(a, b) => {
+                let there = world.hosts[b].open.contains(&a) && world.is_alive(b);
+                world.left.breaks -= u8::from(there);
+                world.break_end(a, b);
+            }
+            Act::Connect(a, b) => {
+                world.left.connects -= 1;
+                world.connect(a, b);
+            }
+            Act::Crash(host) => {
+                world.left.crashes -= 1;
+                world.hosts[host].body = Body::Dead(world.t_ms);
+                world.hosts[host].open.clear();
+                // What it sent before may still arrive; nothing arrives at it.
+                world.lines.retain(|(_, to), _| *to != host);
+            }
+            Act::Start(host) => {
+                let runs = world.hosts[host].runs + 1;
+                let table = self.table(host, runs, world.t_ms);
+                let open = BTreeSet::new();
+                world.hosts[host] =
+                    Host { table, body: Body::Awake, runs, open, slept_on: Vec::new() };
+                world.carry_out(host);
+            }
+            Act::Sleep(host) => {
+                world.left.sleeps -= 1;
+                world.hosts[host].body = Body::Asleep(world.t_ms);
+            }
+            Act::Wake(host) => {
+                let Body::Asleep(since_ms) = world.hosts[host].body else { return None };
+                let slept_ms = world.now(host).boot_ms - now_of(host, since_ms).boot_ms;
+                if slept_ms >= limits::LOCK_LEASE_MS {
+                    let held = world.hosts[host].table.beliefs(now_of(host, since_ms));
+                    world.hosts[host].slept_on = held.iter().map(|belief| belief.id).collect();
+                }
+                world.hosts[host].body = Body::Awake;
+                let now = world.now(host);
+                world.hosts[host].table.handle_time(now);
+                world.carry_out(host);
+            }
+        }
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(L1, |_, world: &World| {
+                let whole = |belief: &Belief| belief.unreachable == 0;
+                !world.clashes().iter().any(|(_, a, _, b)| whole(a) && whole(b))
+            }),
+            Property::always(ONE_PROMISE, |_, world: &World| {
+                // Nor does a grantor hold it itself, unless it has forgotten in a crash what it granted.
+                let keeps = |host: usize| !world.hosts[host].table.is_in_grace();
+                !world.clashes().iter().any(|(a, first, b, second)| {
+                    first.granted.intersection(&second.granted).next().is_some()
+                        || (first.granted.contains(&device(*b)) && keeps(*b))
+                        || (second.granted.contains(&device(*a)) && keeps(*a))
+                })
+            }),
+            Property::always(L2, |_, world: &World| {
+                !world
+                    .clashes()
+                    .iter()
+                    .any(|(a, _, b, _)| world.have_met(*a, *b) && !world.is_under_way(*a, *b))
+            }),
+            Property::always(L3, |_, world: &World| {
+                world.hosts.iter().enumerate().all(|(n, host)| {
+                    let beliefs = host.table.beliefs(world.now(n));
+                    host.body != Body::Awake
+                        || beliefs.iter().all(|belief| !host.slept_on.contains(&belief.id))
+                })
+            }),
+            Property::always(L4, |bounds: &Bounds, world: &World| {
+                let free_after_ms = limits::LOCK_LEASE_MS + limits::LOCK_LEASE_MS / 50;
+                (0..DEVICES).all(|dead| {
+                    let Body::Dead(since_ms) = world.hosts[dead].body else { return true };
+                    (0..DEVICES).filter(|host| world.is_awake(*host)).all(|host| {
+                        // What it sent before it died may arrive much later.
+                        let heard_ms = world.last_words.get(&(dead, host)).copied();
+                        world.t_ms < heard_ms.unwrap_or(since_ms) + free_after_ms
+                            || !bounds.sees(world, host, dead)
+                    })
+                })
+            }),
+            Property::always(L6, |bounds: &Bounds, world: &World| {
+                let pauses = world.left.pauses < bounds.pauses;
+                let faults = bounds.breaks + bounds.crashes + bounds.sleeps + bounds.connects > 0;
+                if pauses || faults || bounds.releases > 0 || !world.is_quiet() {
+                    return true;
+                }
+                let beliefs = world.beliefs();
+                let claimed: BTreeSet<Scope> =
+                    world.claimed.iter().map(|(_, what)| what.scope()).collect();
+                let names = claimed.iter().all(|scope| matches!(scope, Scope::Name(_)));
+                !names
+                    || claimed.iter().all(|scope| {
+                        beliefs.iter().filter(|(_, belief)| belief.scope == *scope).count() == 1
+                    })
+            }),
+            Property::always(BOUNDED, |_, world: &World| {
+                let mut awake = world.hosts.iter().filter(|host| host.body == Body::Awake);
+                awake.all(|host| !host.table.is_overdue())
+            }),
+            Property::always(L8, |bounds: &Bounds, world: &World| bounds.agree(world)),
+            Property::sometimes("held whole", |_, world: &World| {
+                world.beliefs().iter().any(|(_, belief)| belief.unreachable == 0)
+            }),
+        ]
+    }
+}
+
+impl Bounds {
+    fn sees(&self, world: &World, host: usize, holder: usize) -> bool {
+        self.known(world, host).values().any(|seen| *seen == holder)
+    }
+
+    fn known(&self, world: &World, host: usize) -> BTreeMap<u8, usize> {
+        let mut known = BTreeMap::new();
+        for file in [0, 1] {
+            let spot = Spot { register: register(file), above: vec![DIR] };
+            if let Some(foreign) = world.hosts[host].table.known(world.now(host), &spot) {
+                known.insert(file, index(&foreign.device));
+            }
+        }
+        known
+    }
+
+    /// When all is said and everybody is there, everybody knows the same.
+    fn agree(&self, world: &World) -> bool {
+        let there = (0..DEVICES).all(|host| world.is_awake(host));
+        let met = (0..DEVICES).all(|a| (0..a).all(|b| world.have_met(a, b)));
+        if !there || !met || !world.is_quiet() {
+            return true;
+        }
+        (0..DEVICES).all(|host| {
+            let known = self.known(world, host);
+            [0, 1].into_iter().all(|file| {
+                let spot = Spot { register: register(file), above: vec![DIR] };
+                let holders: Vec<usize> = (0..DEVICES)
+                    .filter(|other| {
+                        world.hosts[*other].table.held(world.now(*other), &spot).is_some()
+                    })
+                    .collect();
+                match known.get(&file) {
+                    Some(seen) => holders.contains(seen),
+                    // It may hold it itself, or be too young to say.
+                    None => {
+                        holders.is_empty()
+                            || holders.contains(&host)
+                            || world.hosts[host].table.is_in_grace()
+                    }
+                }
+            })
+        })
+    }
+}
+
+const L1: &str = "L1: two locks that everybody has granted never exclude each other";
+const ONE_PROMISE: &str = "L1: one device's grant never counts for two";
+const L2: &str = "L2: of two that are connected never both hold it, once all is said";
+const L3: &str = "L3: nobody believes in a lock that it slept on";
+const L4: &str = "L4: what a crashed device held is free after the lease";
+const L6: &str = "L6: of many at once exactly one gets it, if nothing is lost";
+const BOUNDED: &str = "L5: a claim is decided in its time";
+const L8: &str = "L8: when all is said everybody knows the same holder";
+
+/// The searches: (name, bounds).
+fn searches() -> Vec<(&'static str, Bounds)> {
+    const FILES: &[What] = &[What::File(0), What::File(1)];
+    const ALL: &[What] = &[What::File(0), What::Both];
+    vec![
+        ("contention", Bounds { claims: 3, ..CALM }),
+        ("two files", Bounds { what: FILES, claims: 2, releases: 1, ..CALM }),
+        ("directories", Bounds { what: ALL, claims: 3, claimants: 2, ..CALM }),
+        ("silence", Bounds { claims: 2, pause_ms: &[PATIENCE_MS + 10], pauses: 1, ..CALM }),
+        (
+            "partition",
+            Bounds { claims: 2, claimants: 2, pause_ms: &[5_000], pauses: 4, breaks: 2, ..CALM },
+        ),
+        ("healing", Bounds { begin: Begin::Apart, claims: 2, claimants: 2, connects: 3, ..CALM }),
+        (
+            "crash",
+            Bounds {
+                claims: 2,
+                claimants: 2,
+                pause_ms: &[5_000],
+                pauses: 4,
+                crashes: 1,
+                connects: 1,
+                ..CALM
+            },
+        ),
+        (
+            "sleep",
+            Bounds { claims: 2, claimants: 2, pause_ms: &[5_000], pauses: 4, sleeps: 1, ..CALM },
+        ),
+    ]
+}
+
+fn search(name: &str, broken: Option<Rule>) -> (usize, usize, BTreeSet<&'static str>) {
+    let (_, bounds) = searches().into_iter().find(|(known, _)| *known == name).unwrap();
+    let mut model = Bounds { broken, ..bounds };
+    let more = std::env::var("LOCK_MODEL_MORE").ok().and_then(|more| more.parse::<u8>().ok());
+    if let Some(more) = more.filter(|_| broken.is_none()) {
+        for bound in [&mut model.claims, &mut model.pauses, &mut model.breaks, &mut model.crashes] {
+            *bound += if *bound > 0 { more } else { 0 };
+        }
+    }
+    let start = std::time::Instant::now();
+    let checker =
+        model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let found: BTreeSet<&'static str> = checker
+        .discoveries()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with('L'))
+        .map(|(name, path)| {
+            if broken.is_none() {
+                for act in path.into_actions() {
+                    eprintln!("  {act:?}");
+                }
+            }
+            name
+        })
+        .collect();
+    eprintln!(
+        "{name} without {broken:?}: {} states, {} deep, {:?}: {found:?}",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        start.elapsed()
+    );
+    (checker.unique_state_count(), checker.max_depth(), found)
+}
+
+#[test]
+fn contention_is_decided() {
+    assert_eq!(search("contention", None).2, BTreeSet::new());
+}
+
+#[test]
+fn two_files_do_not_hinder_each_other() {
+    assert_eq!(search("two files", None).2, BTreeSet::new());
+}
+
+#[test]
+fn directories_exclude_what_is_below_them() {
+    assert_eq!(search("directories", None).2, BTreeSet::new());
+}
+
+#[test]
+fn silence_is_overcome() {
+    assert_eq!(search("silence", None).2, BTreeSet::new());
+}
+
+#[test]
+fn a_partition_deceives_nobody() {
+    assert_eq!(search("partition", None).2, BTreeSet::new());
+}
+
+#[test]
+fn healing_leaves_one() {
+    assert_eq!(search("healing", None).2, BTreeSet::new());
+}
+
+#[test]
+fn a_crash_deceives_nobody() {
+    assert_eq!(search("crash", None).2, BTreeSet::new());
+}
+
+#[test]
+fn a_sleep_deceives_nobody() {
+    assert_eq!(search("sleep", None).2, BTreeSet::new());
+}
+
+/// What breaks without each rule, and in which search it shows.
+const NEEDED: [(Rule, &str, &str); 13] = [
+    (Rule::CountedShorterThanKept, "partition", ONE_PROMISE),
+    (Rule::LapsedForGood, "partition", ONE_PROMISE),
+    (Rule::OneAtATime, "contention", ONE_PROMISE),
+    (Rule::HolderDenies, "contention", ONE_PROMISE),
+    (Rule::HelloTellsHoldings, "healing", L2),
+    (Rule::MeetingIsDecided, "healing", L2),
+    (Rule::HolderInsists, "silence", L2),
+    (Rule::Grace, "crash", ONE_PROMISE),
+    (Rule::SleepLosesAll, "sleep", L3),
+    (Rule::LeaseEnds, "crash", L4),
+    (Rule::WorseYields, "contention", L6),
+    (Rule::BetterWaits, "contention", L6),
+    (Rule::SilentAreLeftOut, "silence", BOUNDED),
+];
+
+#[test]
+fn without_any_of_the_rules_something_breaks() {
+    assert_eq!(NEEDED.map(|(rule, ..)| rule).as_slice(), Rule::ALL);
+    let mut missed = Vec::new();
+    for (rule, name, property) in NEEDED {
+        if !search(name, Some(rule)).2.contains(property) {
+            missed.push((rule, name, property));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
