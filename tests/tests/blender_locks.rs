@@ -81,7 +81,7 @@ fn who_has_a_scene_is_named_on_the_other_host_until_its_blender_ends() -> Result
     needs!(Need::Root, Need::Fuse, Need::Program("ip"), Need::Program("blender"));
     let site = Site::new()?;
     let net = Net::new()?;
-    let ([ann, bob], _hosts) = two_with_a_scene(&site, &net)?;
+    let ([ann, mut bob], _hosts) = two_with_a_scene(&site, &net)?;
 
     let mut anns = Artist::start(&ann, AddOn::On)?;
     ensure_mine(&anns.open(&ann.path(SCENE))?)?;
@@ -127,7 +127,13 @@ fn who_has_a_scene_is_named_on_the_other_host_until_its_blender_ends() -> Result
     wait_holder(&ann, None)?;
     let status = ann.status()?;
     ensure!(status["conflicts"] == 0, "taking turns made {} conflicts", status["conflicts"]);
-    Ok(())
+
+    // A Blender that listens for news holds up no unmount.
+    let mut bobs = Artist::start(&bob, AddOn::On)?;
+    ensure_mine(&bobs.open(&bob.path(SCENE))?)?;
+    bob.unmount()?;
+    ensure!(!bob.log_tail().contains("did not end in time"), "{}", bob.log_tail());
+    bobs.quit()
 }
 
 #[test]
