@@ -251,14 +251,8 @@ class Keeper:
 
     def _happened(self, event):
         document = self.document
-        if event.kind == AWAY:
-            if document.standing is not Standing.OUTSIDE:
-                holding = Holding(Standing.UNKNOWN, reason=event.text)
-                report = document.report
-                self._reported(document, Report(report.place, holding, newer=report.newer, alone=report.alone))
-                self._changed()
-            return
-        if event.kind == LOST:
+        if event.kind in (AWAY, LOST):
+            # Whether the daemon still is away is found out by asking: it may be back by now.
             self.look()
             self._refresh()
             return
@@ -279,7 +273,8 @@ def changes(document, before, after):
     if now is Standing.THEIRS and before.holding.holder != after.holding.holder:
         since = f"Since {when(after.holding.since)}." if after.holding.since else ""
         yield Message(f"{after.holding.holder} has {document.name}",
-                      [document.lost if was is Standing.MINE else "", since, "You can look at it, but not save it under this name."],
+                      [document.lost if was is Standing.MINE else "", since,
+                       "You can look at it, but not save it under this name."],
                       ["atelier.save_copy_beside", "atelier.tell_when_free"])
     elif was is Standing.MINE and now is Standing.FREE and not document.let_go:
         yield Message(f"{document.name} is no longer checked out", [document.lost], ["atelier.check_out"])

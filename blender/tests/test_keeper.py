@@ -321,6 +321,12 @@ class Trouble(Keeping):
         self.keeper.close()
         self.assertEqual(self.daemon.own(), [])
 
+    def test_a_daemon_without_events_is_good_for_all_else(self):
+        self.daemon.rules["events"] = lambda stream, _: d.fail(stream, 2, "a message that makes no sense")
+        self.keeper.opened(self.scene)
+        self.until("it was asked and looked at", lambda: self.daemon.count("locks") >= 3 and not self.keeper._waiting)
+        self.assertIs(self.keeper.document.standing, Standing.MINE)
+
     def test_a_daemon_that_dies_before_the_end_leaves_a_slip_for_the_next(self):
         self.keeper.opened(self.scene)
         self.daemon.stop()
