@@ -8,7 +8,7 @@ SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
 .PHONY: check fmt clippy deny test addon fsx model lock-model fuzz sim sim-night canaries bench bench-sync bench-mount \
-	bench-scale bench-journal doc ci
+	bench-scale bench-journal bench-locks doc ci
 
 check: fmt clippy deny
 
@@ -109,6 +109,10 @@ bench-scale:
 bench-journal:
 	$(CARGO) build --locked --release -p tests --bin bench
 	$(CARGO) run --locked --release -p tests --bin bench -- journal $(BENCH)
+
+bench-locks:
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p tests --bin bench -- locks $(BENCH)
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

@@ -194,6 +194,11 @@ impl Uses {
         }
     }
 
+    /// The lock is held no more: whoever changes something under it next asks for it again.
+    pub(crate) fn forget(&mut self, scope: &Scope) {
+        self.uses.remove(scope);
+    }
+
     /// Somebody took the lock of a name away from those who use it.
     pub(crate) fn break_it(&mut self, scope: &Scope) {
         if let Some(used) = self.uses.get_mut(scope) {

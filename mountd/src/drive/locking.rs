@@ -28,8 +28,10 @@ use super::tree::unreadable;
 const NEWER_MAX: Duration = Duration::from_millis(1_500);
 /// How long a lock that is not used any more waits for what was saved under it to be published.
 const UNPUBLISHED_MAX: Duration = Duration::from_secs(5);
-/// How often locks that wait so are looked at, besides when something is published.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often locks that wait so are looked at, besides when their name is published.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait for such locks.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Names somebody waits for.
 const REFUSED_MAX: usize = 256;
 
@@ -39,6 +41,7 @@ pub(super) struct Locking {
     pub(super) alone: AtomicBool,
     /// Locks that are not used any more, and since when, until what was saved under them is published.
     ended: Mutex<BTreeMap<Scope, Instant>>,
+    ends: Condvar,
     /// Counts what came from others, and wakes who waits for a version.
     heard: Mutex<u64>,
     hears: Condvar,
@@ -53,6 +56,7 @@ impl Locking {
         Self {
             alone: AtomicBool::new(true),
             ended: Mutex::default(),
+            ends: Condvar::new(),
             heard: Mutex::default(),
             hears: Condvar::new(),
             refused: Mutex::default(),
@@ -71,6 +75,13 @@ fn net_scope(scope: &Scope) -> net::locks::Scope {
     match scope {
         Scope::Name(register) => net::locks::Scope::Name(register.clone()),
         Scope::Below(dir) => net::locks::Scope::Below(*dir),
+    }
+}
+
+fn vfs_scope(scope: &net::locks::Scope) -> Scope {
+    match scope {
+        net::locks::Scope::Name(register) => Scope::Name(register.clone()),
+        net::locks::Scope::Below(dir) => Scope::Below(*dir),
     }
 }
 
@@ -101,7 +112,7 @@ impl Locks for Drive {
         if foreign.is_some() {
             return foreign;
         }
-        let net = self.net()?;
+        let Some(net) = self.net() else { return checkout };
         if let Some(Foreign { device, since_ms, unreachable, .. }) = net.lock_known(&net_spot(spot))
         {
             return Some(self.holder_row(device, Hold::Session, since_ms, unreachable));
@@ -145,6 +156,7 @@ impl Locks for Drive {
         let mut ended = self.locking.ended.lock();
         if self.fs().is_some_and(|fs| fs.is_unpublished(scope)) {
             ended.insert(scope.clone(), Instant::now());
+            self.locking.ends.notify_all();
         } else if let Some(net) = self.net() {
             net.unlock(&net_scope(scope));
         }
@@ -257,9 +269,16 @@ impl Drive {
         }
     }
 
-    /// Gives back what waits for a publication that does not come. Takes [`LOOK_EVERY`]; for a thread of its own, over
-    /// and over.
+    /// Gives back what waits for publications, or for one that does not come. Waits [`IDLE_LOOK`] at most; for a thread
+    /// of its own, over and over.
     pub fn give_locks_back(&self) {
+        {
+            let mut ended = self.locking.ended.lock();
+            if ended.is_empty() {
+                self.locking.ends.wait_for(&mut ended, IDLE_LOOK);
+                return;
+            }
+        }
         std::thread::sleep(LOOK_EVERY);
         let (Some(fs), Some(net)) = (self.fs(), self.net()) else { return };
         self.locking.ended.lock().retain(|scope, since| {
@@ -312,6 +331,9 @@ impl Drive {
             }
             net::locks::Scope::Below(_) => None,
         };
+        if let Some(fs) = self.fs() {
+            fs.lock_lost(&vfs_scope(scope));
+        }
         let by = spot.and_then(|spot| self.holder(&spot)).filter(|holder| !holder.own);
         self.tell_lock_lost(&path, by.as_ref());
     }

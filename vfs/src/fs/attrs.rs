@@ -119,7 +119,8 @@ impl Core {
                 Some(_) => None,
                 None => self.claim_file(caller, file, Wait::Allowed)?,
             };
-            let cut = self.cut_by(caller, file, len);
+            let shown = lock.as_ref().map_or(Ok(()), |_| self.still_shown(file));
+            let cut = shown.and_then(|()| self.cut_by(caller, file, len));
             self.closed_under(lock.as_ref());
             cut?;
             if caller.uid != 0 {

@@ -99,7 +99,8 @@ impl Core {
             }
         };
         let opened = self.claim_to_open(caller, &file, flags, wait).and_then(|lock| {
-            let opened = self.open_node(caller, &file, flags, lock.clone());
+            let shown = lock.as_ref().map_or(Ok(()), |_| self.still_shown(&file));
+            let opened = shown.and_then(|()| self.open_node(caller, &file, flags, lock.clone()));
             if opened.is_err() || !access_of(flags).1 {
                 self.closed_under(lock.as_ref());
             }

@@ -249,6 +249,22 @@ impl Core {
         }
     }
 
+    /// A lock of this device has ended by itself, while this device slept or was cut off.
+    pub fn lock_lost(&self, scope: &Scope) {
+        self.work.uses.lock().forget(scope);
+    }
+
+    /// After others were asked: whether a file is still what its name shows. If it is not, its program must look again,
+    /// which the kernel does for it.
+    pub(super) fn still_shown(&self, file: &FileNode) -> Result<(), FsError> {
+        let Some(place) = file.meta.lock().place.clone() else { return Err(FsError::Stale) };
+        let found = self.find(&mut self.state(), place.key.dir(), &place.name)?;
+        match found {
+            Some(found) if found.ino == file.ino => Ok(()),
+            _ => Err(FsError::Stale),
+        }
+    }
+
     /// A lock of this device was taken away by an owner of the drive: what is still saved under it stands beside.
     pub fn lock_broken(&self, register: &Register) {
         let key = Key::new(register.dir, &register.name);
