@@ -84,6 +84,7 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
     wait_for_end(&launch, &mounted);
     tracing::info!("unmounted; finishing");
     let sealed = finish(&drive, &fs);
+    drive.end_events();
     drop(server);
     if let Some(net) = drive.net() {
         net.shutdown_blocking();

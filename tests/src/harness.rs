@@ -3,6 +3,7 @@
 //! Leaves out every judgement: a harness module makes something happen or reports what is there; what is right is
 //! said by the tests.
 
+pub mod artist;
 pub mod blender;
 pub mod clock;
 pub mod dance;

@@ -10,6 +10,8 @@
 
 mod apps;
 mod blender;
+mod blender_addon;
+mod blender_locks;
 mod cli;
 mod conformance;
 mod crash;

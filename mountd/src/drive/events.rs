@@ -38,6 +38,8 @@ struct Kept {
     rows: VecDeque<EventRow>,
     /// Number of the newest; the first has 1.
     newest: u64,
+    /// Nobody waits any more: the drive ends.
+    ended: bool,
     told: VecDeque<(Instant, String)>,
 }
 
@@ -88,13 +90,22 @@ impl Drive {
     pub fn events_after(&self, after: u64, wait: Duration) -> EventsReport {
         let until = Instant::now() + wait.min(WAIT_MAX);
         let mut kept = self.events.kept.lock();
-        while kept.newest == after && !self.events.came.wait_until(&mut kept, until).timed_out() {}
+        while kept.newest == after
+            && !kept.ended
+            && !self.events.came.wait_until(&mut kept, until).timed_out()
+        {}
         let events: Vec<EventRow> =
             kept.rows.iter().filter(|row| row.number > after).cloned().collect();
         let first = kept.rows.front().map_or(kept.newest + 1, |row| row.number);
         // Numbers begin anew with the daemon.
         let lost = after > kept.newest || after + 1 < first;
         EventsReport { next: kept.newest, lost, events }
+    }
+
+    /// The drive ends: whoever waits is answered, and nobody waits from now on.
+    pub fn end_events(&self) {
+        self.events.kept.lock().ended = true;
+        self.events.came.notify_all();
     }
 
     /// What the file system came upon.
