@@ -65,7 +65,7 @@ model:
 # The lock tables, with LOCK_MODEL_MORE more claims, pauses and faults than in `make test`: minutes, and gigabytes.
 LOCK_MODEL_MORE ?= 1
 lock-model:
-	LOCK_MODEL_MORE=$(LOCK_MODEL_MORE) $(CARGO) test --locked --release -p net --lib -- locks::model --nocapture --test-threads=1
+	LOCK_MODEL_MORE=$(LOCK_MODEL_MORE) $(CARGO) test --locked --release -p net --lib -- locks::tests::model --nocapture --test-threads=1
 
 # Every decoder and the fold over FUZZ_CASES times as many inputs as `make test`; another FUZZ_SEED gives others.
 FUZZ_CASES ?= 50

@@ -215,6 +215,32 @@ fn whoever_did_not_answer_is_told_that_it_is_held() {
 }
 
 #[test]
+fn whoever_was_silent_for_a_lease_is_told_again_what_it_did_not_grant() {
+    let mut table = table();
+    table.claim(at(20_100), wanted("a"), 300);
+    hear(&mut table, 20_110, PEER, LockMessage::Grants(vec![(1, false)]));
+    hear(&mut table, 20_110, OTHER, LockMessage::Unknown(vec![1]));
+    let mut told = Vec::new();
+    for ms in (21_000..=60_000).step_by(1000) {
+        table.handle_time(at(ms));
+        for effect in effects(&mut table) {
+            match effect {
+                Effect::Send { to, message: LockMessage::Renew(number, _) } => {
+                    // It hears nothing between 30 s and 50 s.
+                    if to == PEER || !(30_000..50_000).contains(&ms) {
+                        hear(&mut table, ms, to, LockMessage::Renewed(number));
+                    }
+                }
+                Effect::Send { to, message: LockMessage::Claims(_) } => told.push((to, ms)),
+                _ => {}
+            }
+        }
+    }
+    assert!(told.iter().all(|(to, _)| *to == OTHER), "{told:?}");
+    assert_eq!(told.iter().filter(|(_, ms)| *ms >= 50_000).count(), 1, "{told:?}");
+}
+
+#[test]
 fn a_flood_is_a_violation_and_what_came_before_it_is_bounded() {
     let mut table = table();
     let mut taken = 0;

@@ -142,9 +142,19 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(sent_ms) = peer.renewals.get(&number).copied() else { return };
         peer.renewals.retain(|before, _| *before > number);
+        let silent_ms = self.now_ms.saturating_sub(peer.confirmed_ms);
         peer.confirmed_ms = peer.confirmed_ms.max(sent_ms);
         if peer.deaf.is_some_and(|deaf| deaf <= number) {
             peer.deaf = None;
+        }
+        if silent_ms >= limits::LOCK_COUNTED_MS {
+            // Our lease may have ended there, and with it what it knew without having granted it.
+            let ungranted = self.mine.iter().filter(|(id, mine)| {
+                let told = mine.asked.contains_key(&from) && !mine.granted.contains(&from);
+                told && self.is_own(&(self.me, **id))
+            });
+            let ids: Vec<u64> = ungranted.map(|(id, _)| *id).collect();
+            self.tell(from, &ids);
         }
     }
 }

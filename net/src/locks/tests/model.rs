@@ -59,6 +59,10 @@ enum Begin {
     Together,
     /// Nobody is connected; all grant.
     Apart,
+    /// All know each other, and the first holds the first file.
+    Held,
+    /// Only the first and the third know each other, and the first holds the first file.
+    HeldApart,
 }
 
 /// How much may happen in one search.
@@ -209,12 +213,17 @@ impl Bounds {
             world.hosts[n].table.handle_time(now_of(n, START_MS));
             world.carry_out(n);
         }
-        if self.begin == Begin::Together {
-            for a in 0..DEVICES {
-                for b in a + 1..DEVICES {
-                    world.connect(a, b);
-                }
-            }
+        let pairs: &[(usize, usize)] = match self.begin {
+            Begin::Together | Begin::Held => &[(0, 1), (0, 2), (1, 2)],
+            Begin::HeldApart => &[(0, 2)],
+            Begin::Apart => &[],
+        };
+        for (a, b) in pairs {
+            world.connect(*a, *b);
+        }
+        world.deliver_quick(&[]);
+        if matches!(self.begin, Begin::Held | Begin::HeldApart) {
+            world.claim(0, What::File(0), 1);
             world.deliver_quick(&[]);
         }
         world
@@ -253,6 +262,13 @@ impl World {
     }
 
     fn connect(&mut self, a: usize, b: usize) {
+        // An end that had not noticed that the stream before is gone does so now, and says nothing more on it.
+        for (host, other) in [(a, b), (b, a)] {
+            self.lines.remove(&(host, other));
+            if self.hosts[host].open.contains(&other) {
+                self.break_end(host, other);
+            }
+        }
         for (host, other) in [(a, b), (b, a)] {
             self.lines.insert((host, other), VecDeque::new());
             self.hosts[host].open.insert(other);
@@ -262,6 +278,16 @@ impl World {
             self.hosts[host].table.handle_connected(now, device(other));
             self.carry_out(host);
         }
+    }
+
+    fn claim(&mut self, host: usize, what: What, priority: u64) {
+        self.claimed.insert((host, what));
+        let scope = what.scope();
+        let claim = LockClaim { scope, above: vec![DIR], bases: Vec::new(), priority };
+        let now = self.now(host);
+        let began = self.hosts[host].table.claim(now, claim, PATIENCE_MS);
+        self.carry_out(host);
+        assert_ne!(began, Began::Decided(LockOutcome::Closed), "nothing closes a table");
     }
 
     fn break_end(&mut self, host: usize, other: usize) {
@@ -416,18 +442,7 @@ impl Model for Bounds {
         match act {
             Act::Claim(host, what, priority) => {
                 world.left.claims -= 1;
-                world.claimed.insert((host, what));
-                let claim = LockClaim {
-                    scope: what.scope(),
-                    above: vec![DIR],
-                    bases: Vec::new(),
-                    priority,
-                };
-                let now = world.now(host);
-                let began = world.hosts[host].table.claim(now, claim, PATIENCE_MS);
-                world.carry_out(host);
-                let closed = began == Began::Decided(LockOutcome::Closed);
-                assert!(!closed, "nothing closes a table");
+                world.claim(host, what, priority);
             }
             Act::Release(host, what) => {
                 world.left.releases -= 1;
@@ -614,17 +629,31 @@ fn searches() -> Vec<(&'static str, Bounds)> {
     // Between the first, who often holds, and the third, who grants.
     const GRANTOR: &[(usize, usize)] = &[(0, 2), (2, 0)];
     const CLAIMANTS: &[(usize, usize)] = &[(0, 1), (1, 0)];
-    const PAUSES: Bounds =
-        Bounds { slow: GRANTOR, claimants: 2, pause_ms: &[5_000], pauses: 4, ..CALM };
+    const PAUSES: Bounds = Bounds {
+        begin: Begin::Held,
+        slow: GRANTOR,
+        claimants: 2,
+        claims: 1,
+        pause_ms: &[5_000],
+        pauses: 4,
+        ..CALM
+    };
     vec![
         ("contention", Bounds { claims: 3, ..CALM }),
         ("two files", Bounds { what: FILES, releases: 1, ..CALM }),
-        ("directories", Bounds { what: ALL, releases: 1, claimants: 2, ..CALM }),
+        ("directories", Bounds { what: ALL, claimants: 2, releases: 1, slow: CLAIMANTS, ..CALM }),
         ("silence", Bounds { claimants: 2, pause_ms: &[PATIENCE_MS + 10], pauses: 1, ..CALM }),
         ("partition", Bounds { breaks: 2, connects: 1, ..PAUSES }),
-        ("healing", Bounds { begin: Begin::Apart, connects: 3, slow: CLAIMANTS, ..CALM }),
-        ("crash", Bounds { crashes: 1, connects: 1, ..PAUSES }),
-        ("sleep", Bounds { sleeps: 1, breaks: 1, ..PAUSES }),
+        (
+            "healing",
+            Bounds { begin: Begin::Apart, claimants: 2, connects: 3, slow: CLAIMANTS, ..CALM },
+        ),
+        ("death", Bounds { crashes: 1, slow: CLAIMANTS, ..PAUSES }),
+        (
+            "new start",
+            Bounds { begin: Begin::HeldApart, crashes: 1, connects: 2, pauses: 1, ..PAUSES },
+        ),
+        ("sleep", Bounds { sleeps: 1, ..PAUSES }),
     ]
 }
 
@@ -693,8 +722,13 @@ fn healing_leaves_one() {
 }
 
 #[test]
-fn a_crash_deceives_nobody() {
-    assert_eq!(search("crash", None).2, BTreeSet::new());
+fn a_death_frees_what_was_held() {
+    assert_eq!(search("death", None).2, BTreeSet::new());
+}
+
+#[test]
+fn a_new_start_deceives_nobody() {
+    assert_eq!(search("new start", None).2, BTreeSet::new());
 }
 
 #[test]
@@ -706,14 +740,14 @@ fn a_sleep_deceives_nobody() {
 const NEEDED: [(Rule, &str, &str); 13] = [
     (Rule::CountedShorterThanKept, "partition", ONE_PROMISE),
     (Rule::LapsedForGood, "partition", ONE_PROMISE),
-    (Rule::OneAtATime, "contention", ONE_PROMISE),
-    (Rule::HolderDenies, "contention", ONE_PROMISE),
+    (Rule::OneAtATime, "healing", ONE_PROMISE),
+    (Rule::HolderDenies, "silence", ONE_PROMISE),
     (Rule::HelloTellsHoldings, "healing", L2),
     (Rule::MeetingIsDecided, "healing", L2),
     (Rule::SilentAreTold, "silence", L2),
-    (Rule::Grace, "crash", ONE_PROMISE),
+    (Rule::Grace, "new start", ONE_PROMISE),
     (Rule::SleepLosesAll, "sleep", L3),
-    (Rule::LeaseEnds, "crash", L4),
+    (Rule::LeaseEnds, "death", L4),
     (Rule::WorseYields, "contention", L6),
     (Rule::BetterWaits, "contention", L6),
     (Rule::SilentAreLeftOut, "silence", BOUNDED),
