@@ -137,6 +137,23 @@ fn a_break_dated_back_is_held_against_what_had_not_seen_it() {
 }
 
 #[test]
+fn a_break_reaches_what_was_built_on_unseeing_work_under_another_name() {
+    let mut f = Forge::new();
+    let c = f.e('C', 1, vec![put("y", "y1", &[])], &[]);
+    let b = f.e('B', 2, vec![checkout("x")], &[&c]);
+    let a = f.e('A', 3, vec![put("x", "x0", &[v(&c, 0)])], &[&c]);
+    let b1 = f.e('B', 5, vec![put("x", "b1", &[v(&a, 0)])], &[&a]);
+    f.e('B', 6, vec![put("y", "b2", &[v(&b1, 0)])], &[]);
+    f.e('D', 7, vec![put("y", "d1", &[v(&c, 0)])], &[&c]);
+    let y = |f: &Forge| crate::forge::names(&played(f), ROOT, &["b1", "b2", "d1", "x0"]).pop();
+    assert_eq!(y(&f), Some(("y".into(), "b2".into())));
+    // Comes last: what made `b2` build on `y1` is cut, and another register has another official version.
+    f.e('A', 4, vec![break_of("x", v(&b, 0))], &[&b]);
+    let nodes = crate::forge::names(&played(&f), ROOT, &["b1", "b2", "d1", "x0"]);
+    assert!(nodes.contains(&("y".into(), "d1".into())), "{nodes:?}");
+}
+
+#[test]
 fn for_how_long_a_version_is_kept_does_not_count_from_what_did_not_replace_it() {
     let mut f = Forge::new();
     let ms = |ms: u64| ms << 16;
