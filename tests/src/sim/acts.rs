@@ -377,6 +377,8 @@ impl World {
                 device.disk = backup.copy();
                 (device.odd, device.forgot) = (true, true);
                 device.promised.clear();
+                // What it wrote since is with the others, if anywhere.
+                device.wrote.retain(|mark| device.disk.is_durable(mark));
             }
             _ => {
                 if self.devices.len() >= DEVICES_MAX || !self.devices[who].begun {
