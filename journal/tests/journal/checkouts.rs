@@ -1,5 +1,6 @@
 //! Checkouts by those who keep to no rule, what callers are told, and what a device made since it loaded something.
 
+use journal::signed::VerifiedEntry;
 use journal::{Arrivals, CheckoutFate, DeviceId, DirId, Journal, Op, Register, Signer, VersionId};
 
 use crate::forge::{Forge, feed, file, gone, journal_of, name, now, put, put_in, signer_of, v};
@@ -37,9 +38,9 @@ fn played(forge: &Forge) -> Journal {
     let all = [std::slice::from_ref(&forge.genesis), &forge.all].concat();
     let rules = Oracle::of(&all);
     let (backwards, _) = journal_of(&forge.genesis);
-    forge.all.iter().rev().for_each(|entry| {
+    for entry in forge.all.iter().rev() {
         feed(&backwards, std::slice::from_ref(entry));
-    });
+    }
     for journal in [&backwards, &forge.journal()] {
         assert_eq!(checkouts_differ(journal, &rules), None);
         assert_eq!(walk(journal), rules.nodes());
@@ -136,6 +137,23 @@ fn a_break_dated_back_is_held_against_what_had_not_seen_it() {
 }
 
 #[test]
+fn a_break_reaches_what_was_built_on_unseeing_work_under_another_name() {
+    let mut f = Forge::new();
+    let c = f.e('C', 1, vec![put("y", "y1", &[])], &[]);
+    let b = f.e('B', 2, vec![checkout("x")], &[&c]);
+    let a = f.e('A', 3, vec![put("x", "x0", &[v(&c, 0)])], &[&c]);
+    let b1 = f.e('B', 5, vec![put("x", "b1", &[v(&a, 0)])], &[&a]);
+    f.e('B', 6, vec![put("y", "b2", &[v(&b1, 0)])], &[]);
+    f.e('D', 7, vec![put("y", "d1", &[v(&c, 0)])], &[&c]);
+    let y = |f: &Forge| crate::forge::names(&played(f), ROOT, &["b1", "b2", "d1", "x0"]).pop();
+    assert_eq!(y(&f), Some(("y".into(), "b2".into())));
+    // Comes last: what made `b2` build on `y1` is cut, and another register has another official version.
+    f.e('A', 4, vec![break_of("x", v(&b, 0))], &[&b]);
+    let nodes = crate::forge::names(&played(&f), ROOT, &["b1", "b2", "d1", "x0"]);
+    assert!(nodes.contains(&("y".into(), "d1".into())), "{nodes:?}");
+}
+
+#[test]
 fn for_how_long_a_version_is_kept_does_not_count_from_what_did_not_replace_it() {
     let mut f = Forge::new();
     let ms = |ms: u64| ms << 16;
@@ -175,18 +193,19 @@ fn late_work_whose_place_moves_behind_the_break_is_cut_off_then() {
 fn callers_hear_which_names_have_another_checkout() {
     let mut f = Forge::new();
     let (journal, _) = journal_of(&f.genesis);
-    feed(&journal, &[f.admin.clone()]);
+    feed(&journal, std::slice::from_ref(&f.admin));
     let x = Register::new(ROOT, name("x"));
     let b = f.e('B', 1, vec![checkout("x")], &[]);
-    assert_eq!(feed(&journal, &[b.clone()]).changed, [x.clone()]);
+    let changed = |entry: &VerifiedEntry| feed(&journal, std::slice::from_ref(entry)).changed;
+    assert_eq!(changed(&b), std::slice::from_ref(&x));
     // One that is void changes nothing.
     let c = f.e('C', 2, vec![checkout("x")], &[]);
-    assert_eq!(feed(&journal, &[c.clone()]).changed, []);
+    assert_eq!(changed(&c), []);
     let fate = journal.checkout_fate(v(&c, 0)).unwrap();
     assert_eq!(fate, Some(CheckoutFate::Void { holder: Some(device('B')) }));
     // One that was earlier does.
     let d = f.e('D', 0, vec![checkout("x")], &[]);
-    assert_eq!(feed(&journal, &[d]).changed, [x.clone()]);
+    assert_eq!(changed(&d), std::slice::from_ref(&x));
     assert_eq!(holder(&journal, "x"), Some(device('D')));
     let remove = Op::Remove { device: device('D'), frontier: vec![] };
     let signer: Signer = signer_of('A');
