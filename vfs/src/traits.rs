@@ -242,6 +242,9 @@ pub trait Locks: Send + Sync + 'static {
     /// Nothing here uses the lock any more. It is given back once what was saved has left.
     fn give_back(&self, _scope: &Scope) {}
 
+    /// Something was published that locks may have waited for.
+    fn published(&self) {}
+
     /// An editor has a document open, or not any more.
     fn present(&self, _register: &Register, _there: bool) {}
 

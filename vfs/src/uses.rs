@@ -29,7 +29,7 @@ const BURST_MS: u64 = 1_000;
 /// After a refusal names in a directory are claimed one by one for this long, milliseconds.
 const SINGLE_MS: u64 = 10_000;
 /// How long after its last use a lock for all below a directory is kept, milliseconds.
-const BELOW_IDLE_MS: u64 = 500;
+const BELOW_IDLE_MS: u64 = 200;
 /// How long a living editor keeps the lock of a document it has written without touching it, milliseconds.
 const EDITOR_IDLE_MS: u64 = 12 * 3_600_000;
 
@@ -190,6 +190,15 @@ impl Uses {
             used.handles = used.handles.saturating_sub(1);
             for touch in used.processes.values_mut() {
                 touch.last_ms = now_ms;
+            }
+        }
+    }
+
+    /// Locks for all below a directory are kept no longer than their handles are open.
+    pub(crate) fn end_bursts(&mut self) {
+        for (scope, used) in &mut self.uses {
+            if matches!(scope, Scope::Below(_)) {
+                used.processes.clear();
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::chain;
 use crate::entry::Entry;
 use crate::error::{CreateError, OpenError, StateError};
 use crate::fold::Fold;
-use crate::hlc::Hlc;
+use crate::hlc::{Hlc, WALL_LAST_MS};
 use crate::id::{DeviceId, DriveId};
 use crate::kv::Kv;
 use crate::log::storage::{DirStorage, Storage};
@@ -76,7 +76,7 @@ impl Journal {
             prev: None,
             seen: Vec::new(),
             late: Vec::new(),
-            hlc: Hlc::next(Hlc::default(), now.wall_ms).unwrap_or_default(),
+            hlc: Hlc::from_ms(now.wall_ms.min(WALL_LAST_MS)),
             saved_at_ms: now.wall_ms,
             ops: vec![Op::Genesis { drive_name, device_name, id_key, posix_owners }],
         };

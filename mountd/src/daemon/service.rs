@@ -86,6 +86,7 @@ impl DriveService {
 
     fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
         self.seal()?;
+        self.drive.settle_locks();
         let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
         let synced = self.drive.sync_with_all(wait);
         let status = self.drive.status();

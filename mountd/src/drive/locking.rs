@@ -42,6 +42,7 @@ pub(super) struct Locking {
     /// Locks that are not used any more, and since when, until what was saved under them is published.
     ended: Mutex<BTreeMap<Scope, Instant>>,
     ends: Condvar,
+    given: Condvar,
     /// Counts what came from others, and wakes who waits for a version.
     heard: Mutex<u64>,
     hears: Condvar,
@@ -57,6 +58,7 @@ impl Locking {
             alone: AtomicBool::new(true),
             ended: Mutex::default(),
             ends: Condvar::new(),
+            given: Condvar::new(),
             heard: Mutex::default(),
             hears: Condvar::new(),
             refused: Mutex::default(),
@@ -160,6 +162,10 @@ impl Locks for Drive {
         } else if let Some(net) = self.net() {
             net.unlock(&net_scope(scope));
         }
+    }
+
+    fn published(&self) {
+        self.give_back_what_is_published();
     }
 
     fn present(&self, register: &Register, there: bool) {
@@ -267,6 +273,7 @@ impl Drive {
                 net.unlock(&net_scope(scope));
             }
         }
+        self.locking.given.notify_all();
     }
 
     /// Gives back what waits for publications, or for one that does not come. Waits [`IDLE_LOOK`] at most; for a thread
@@ -280,14 +287,37 @@ impl Drive {
             }
         }
         std::thread::sleep(LOOK_EVERY);
+        self.give_back_what_is_published();
+    }
+
+    fn give_back_what_is_published(&self) {
         let (Some(fs), Some(net)) = (self.fs(), self.net()) else { return };
-        self.locking.ended.lock().retain(|scope, since| {
+        let mut ended = self.locking.ended.lock();
+        if ended.is_empty() {
+            return;
+        }
+        ended.retain(|scope, since| {
             let stays = since.elapsed() < UNPUBLISHED_MAX && fs.is_unpublished(scope);
             if !stays {
                 net.unlock(&net_scope(scope));
             }
             stays
         });
+        self.locking.given.notify_all();
+    }
+
+    /// Gives back, within [`UNPUBLISHED_MAX`], every lock under which nothing is being written now.
+    pub fn settle_locks(&self) {
+        if let Some(fs) = self.fs() {
+            fs.end_bursts();
+        }
+        let until = Instant::now() + UNPUBLISHED_MAX;
+        let mut ended = self.locking.ended.lock();
+        while !ended.is_empty() {
+            if self.locking.given.wait_until(&mut ended, until).timed_out() {
+                return;
+            }
+        }
     }
 
     /// Others' locks came or went: whoever was refused is told when a name is free.

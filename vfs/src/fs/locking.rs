@@ -287,6 +287,12 @@ impl Core {
         }
     }
 
+    /// The same, and locks for whole directories do not wait for the end of a burst.
+    pub fn end_bursts(&self) {
+        self.work.uses.lock().end_bursts();
+        self.look_at_uses();
+    }
+
     /// The thread that looks whether locks are still used.
     pub(super) fn uses_loop(&self) {
         while !self.stopping.load(Ordering::Acquire) {

@@ -206,6 +206,7 @@ impl Core {
             self.spool_failed();
         }
         self.remote_changed(&looked_at_again);
+        self.work.locks.published();
         told.into_iter().for_each(|happening| self.work.locks.happened(happening));
         self.shorten_spool();
     }
