@@ -3,7 +3,8 @@
 //! ```text
 //! lookup  names to inodes, published tree and drafts as one     dirs     listings
 //! create  new files, directories, links; removing               rename   moving, exchanging
-//! io      open, read, write, finish, fsync                      attrs    attributes, xattrs, statfs
+//! opening opening, what is based on what then                   open     taking up what a crash left
+//! io      read, write, finish, fsync                            attrs    attributes, xattrs, statfs
 //! copy    ranges from file to file
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
 //! past    virtual names
@@ -54,6 +55,7 @@ mod io;
 mod locking;
 mod lookup;
 mod open;
+mod opening;
 mod past;
 mod remote;
 mod rename;
@@ -62,8 +64,9 @@ mod seal;
 pub use attrs::XattrMode;
 pub(crate) use attrs::is_virtual;
 pub use dirs::DirEntry;
-pub use io::{Near, Opened};
+pub use io::Near;
 pub use lookup::Entry;
+pub use opening::Opened;
 pub use remote::Stale;
 pub use rename::RenameMode;
 

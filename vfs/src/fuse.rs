@@ -26,12 +26,16 @@ use crate::attr::{Caller, SetAttr};
 use crate::error::FsError;
 use crate::fs::{Entry, Fs, Near, Opened, RenameMode, Wait, XattrMode, is_virtual};
 
+mod ahead;
+mod changer;
 mod convert;
 mod pool;
 mod reply;
 
+use ahead::read_ahead;
+use changer::Changer;
 use convert::{file_attr, file_type, set_time};
-use pool::{Job, Pool};
+use pool::Pool;
 use reply::error_of;
 
 /// How long the kernel may remember names and attributes. Everything others change is told to it, so this only bounds
@@ -62,29 +66,6 @@ fn guarded(body: impl FnOnce()) {
 
 fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
-}
-
-/// Who changes a file's bytes: whether its set-id bits stay.
-#[derive(Clone, Copy)]
-enum Changer {
-    Trusted,
-    WithoutSetId,
-}
-
-impl Changer {
-    fn of(request: &Request) -> Self {
-        if request.uid() == 0 { Self::Trusted } else { Self::WithoutSetId }
-    }
-
-    /// The change was made, or not.
-    fn done<T>(self, fs: &Fs, fh: FileHandle, result: Result<T, FsError>) -> Result<T, FsError> {
-        let done = result?;
-        match self {
-            Self::Trusted => {}
-            Self::WithoutSetId => fs.drop_set_id(fh.0)?,
-        }
-        Ok(done)
-    }
 }
 
 impl Fuse {
@@ -120,33 +101,6 @@ impl Fuse {
                 Err(error) => reply.error(error_of(&error)),
             });
         }));
-    }
-}
-
-/// Lets the pool bring what a reader in order will want next.
-fn read_ahead(
-    fs: &Arc<Fs>,
-    try_run: impl Fn(Job) -> bool,
-    fh: u64,
-    (offset, read): (u64, usize),
-    near: Near,
-) {
-    let wait = match near {
-        Near::Disk => Wait::Never,
-        Near::Peers => Wait::Allowed,
-    };
-    while let Some((from, to)) = fs.plan_ahead(fh, offset, read, near) {
-        let fs = fs.clone();
-        let bring = Box::new(move || {
-            guarded(|| match fs.read_ahead(fh, from, to, wait) {
-                Ok(()) | Err(FsError::WouldWait) => {}
-                Err(error) => tracing::debug!(%error, "read-ahead failed"),
-            });
-        });
-        // A full pool has better things to do.
-        if !try_run(bring) {
-            break;
-        }
     }
 }
 
