@@ -47,8 +47,16 @@ struct Use {
     processes: BTreeMap<Option<ProcessId>, Touch>,
     /// Open handles for writing.
     handles: u32,
+    /// Calls that ask for it now: until they know, it is not given back, and covers nothing.
+    asking: u32,
     /// Somebody took it away: what is saved under it stands beside the official version.
     broken: bool,
+}
+
+impl Use {
+    fn is_used(&self) -> bool {
+        self.handles > 0 || !self.processes.is_empty()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -106,12 +114,32 @@ impl Uses {
 
     /// The lock in use that covers a name.
     pub(crate) fn covering(&self, spot: &Spot) -> Option<Scope> {
+        let covers = |scope: &Scope| self.uses.get(scope).is_some_and(Use::is_used);
         let name = Scope::Name(spot.register.clone());
-        if self.uses.contains_key(&name) {
+        if covers(&name) {
             return Some(name);
         }
-        let mut above = spot.above.iter().map(|dir| Scope::Below(*dir));
-        above.find(|scope| self.uses.contains_key(scope))
+        spot.above.iter().map(|dir| Scope::Below(*dir)).find(covers)
+    }
+
+    /// Whether a lock is used, or asked for now.
+    pub(crate) fn is_wanted(&self, scope: &Scope) -> bool {
+        self.uses.contains_key(scope)
+    }
+
+    /// A call asks for a lock, until [`Uses::asked`].
+    pub(crate) fn asks(&mut self, scope: &Scope) {
+        let used = self.uses.entry(scope.clone()).or_default();
+        used.asking = used.asking.saturating_add(1);
+    }
+
+    /// It knows.
+    pub(crate) fn asked(&mut self, scope: &Scope) {
+        let Some(used) = self.uses.get_mut(scope) else { return };
+        used.asking = used.asking.saturating_sub(1);
+        if used.asking == 0 && !used.is_used() {
+            self.uses.remove(scope);
+        }
     }
 
     /// What to claim for a name that no lock in use covers.
@@ -246,11 +274,11 @@ impl Uses {
                 now_ms.saturating_sub(touch.last_ms) < touch.idle_ms
                     && process.is_none_or(&mut lives)
             });
-            let used = used.handles > 0 || !used.processes.is_empty();
-            if !used {
+            let stays = used.asking > 0 || used.is_used();
+            if !stays {
                 ended.scopes.push(scope.clone());
             }
-            used
+            stays
         });
         self.open.retain(|register, by| {
             by.retain(|process| lives(*process));
@@ -356,6 +384,28 @@ mod tests {
             let at = spot(&format!("{n}"), &[ROOT]);
             assert!(matches!(beside.wanted(n, &at), Scope::Name(_)));
         }
+    }
+
+    #[test]
+    fn a_lock_that_is_asked_for_covers_nothing_and_is_not_given_back() {
+        let mut uses = Uses::default();
+        let at = spot("a", &[ROOT]);
+        let scope = Scope::Name(at.register.clone());
+        uses.asks(&scope);
+        assert_eq!((uses.covering(&at), uses.is_wanted(&scope)), (None, true));
+        assert!(uses.take_ended(1, |_| false).scopes.is_empty());
+        // Refused: nothing is left of it.
+        uses.asked(&scope);
+        assert!(!uses.is_wanted(&scope) && uses.take_ended(1, |_| false).scopes.is_empty());
+        // Held, and another call asks while the first has ended.
+        uses.touch(0, &scope, process(1, Program::Other), Change::Other);
+        uses.asks(&scope);
+        assert!(uses.take_ended(1, |_| false).scopes.is_empty());
+        assert_eq!(uses.covering(&at), None);
+        uses.touch(1, &scope, process(2, Program::Other), Change::Other);
+        uses.asked(&scope);
+        assert_eq!(uses.covering(&at), Some(scope.clone()));
+        assert_eq!(uses.take_ended(1, |_| true).scopes, [scope]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Locks for Drive {
 
     fn take(&self, scope: &Scope, spot: &Spot, bases: &[VersionId]) -> Result<(), Holder> {
         let Some(net) = self.net() else { return Ok(()) };
-        match net.lock_blocking(self.claim(scope, spot, bases)) {
+        match net.wait_for_lock(self.begin(net, scope, spot, bases)) {
             LockOutcome::Held { newer, .. } => {
                 if newer {
                     self.wait_for_newer(&spot.register, bases);
@@ -150,12 +150,15 @@ impl Locks for Drive {
     fn take_later(&self, scope: &Scope, spot: &Spot, bases: &[VersionId]) {
         if let Some(net) = self.net() {
             // The claim goes on by itself, and its answer is found in the table.
-            drop(net.lock(self.claim(scope, spot, bases)));
+            drop(self.begin(net, scope, spot, bases));
         }
     }
 
     fn give_back(&self, scope: &Scope) {
         let mut ended = self.locking.ended.lock();
+        if self.fs().is_some_and(|fs| fs.is_lock_wanted(scope)) {
+            return;
+        }
         if self.fs().is_some_and(|fs| fs.is_unpublished(scope)) {
             ended.insert(scope.clone(), Instant::now());
             self.locking.ends.notify_all();
@@ -214,9 +217,22 @@ impl Drive {
         Holder { device, name, hold, since_ms, unreachable, refuses, own }
     }
 
+    /// Begins to ask for a lock. What ended before does not give it back: whoever does that looks, under the same mutex,
+    /// whether anybody wants it again.
+    fn begin(
+        &self,
+        net: &net::Handle,
+        scope: &Scope,
+        spot: &Spot,
+        bases: &[VersionId],
+    ) -> impl Future<Output = LockOutcome> + Send + use<> {
+        let claim = self.claim(scope, spot, bases);
+        let mut ended = self.locking.ended.lock();
+        ended.remove(scope);
+        net.lock(claim)
+    }
+
     fn claim(&self, scope: &Scope, spot: &Spot, bases: &[VersionId]) -> LockClaim {
-        // Taken again before it was given back.
-        self.locking.ended.lock().remove(scope);
         let above = match scope {
             Scope::Name(_) => spot.above.clone(),
             // From the one that holds the directory on.
@@ -269,7 +285,8 @@ impl Drive {
         let Some(net) = self.net() else { return };
         let mut ended = self.locking.ended.lock();
         for scope in scopes {
-            if ended.remove(scope).is_some() {
+            let wanted = self.fs().is_some_and(|fs| fs.is_lock_wanted(scope));
+            if ended.remove(scope).is_some() && !wanted {
                 net.unlock(&net_scope(scope));
             }
         }
@@ -297,6 +314,9 @@ impl Drive {
             return;
         }
         ended.retain(|scope, since| {
+            if fs.is_lock_wanted(scope) {
+                return false;
+            }
             let stays = since.elapsed() < UNPUBLISHED_MAX && fs.is_unpublished(scope);
             if !stays {
                 net.unlock(&net_scope(scope));

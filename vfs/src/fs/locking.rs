@@ -154,30 +154,51 @@ impl Core {
                 return Err(FsError::WouldWait);
             }
             let scope = uses.wanted(now_ms, &spot);
+            uses.asks(&scope);
             if !first {
                 uses.touch(now_ms, &scope, by, change);
                 drop(uses);
-                self.work.watch.ring();
                 locks.take_later(&scope, &spot, &view.merged);
+                self.asked(&scope);
                 return Ok(Some(scope));
             }
             scope
         };
-        let mut taken = scope.clone();
-        let mut answer = locks.take(&scope, &spot, &view.merged);
-        if answer.is_err()
-            && let Scope::Below(dir) = scope
-        {
-            self.work.uses.lock().refused_below(now_ms, dir);
-            taken = Scope::Name(spot.register.clone());
-            answer = locks.take(&taken, &spot, &view.merged);
+        let take = |scope: &Scope| {
+            let answer = locks.take(scope, &spot, &view.merged);
+            if answer.is_ok() {
+                self.work.uses.lock().touch(self.now_ms(), scope, by, change);
+            }
+            self.asked(scope);
+            answer
+        };
+        let mut taken = scope;
+        let mut answer = take(&taken);
+        if let (Err(_), Scope::Below(dir)) = (&answer, &taken) {
+            let name = Scope::Name(spot.register.clone());
+            {
+                let mut uses = self.work.uses.lock();
+                uses.refused_below(now_ms, *dir);
+                uses.asks(&name);
+            }
+            taken = name;
+            answer = take(&taken);
         }
-        if let Err(holder) = answer {
-            return Err(self.refused(&spot.register, holder));
+        match answer {
+            Ok(()) => Ok(Some(taken)),
+            Err(holder) => Err(self.refused(&spot.register, holder)),
         }
-        self.work.uses.lock().touch(self.now_ms(), &taken, by, change);
+    }
+
+    /// A call knows whether it has the lock it asked for.
+    fn asked(&self, scope: &Scope) {
+        self.work.uses.lock().asked(scope);
         self.work.watch.ring();
-        Ok(Some(taken))
+    }
+
+    /// Whether anything here uses a lock, or asks for it now.
+    pub fn is_lock_wanted(&self, scope: &Scope) -> bool {
+        self.work.uses.lock().is_wanted(scope)
     }
 
     /// The name of a document is about to be written beside it: what is refused there is refused here.
