@@ -7,8 +7,8 @@ export RUST_LIB_BACKTRACE ?= 0
 SKIPS := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/skipped.txt
 NEXTEST_PROFILE := $(if $(CI),ci,default)
 
-.PHONY: check fmt clippy deny test fsx model lock-model fuzz sim sim-night canaries bench bench-sync bench-mount bench-scale \
-	bench-journal doc ci
+.PHONY: check fmt clippy deny test addon fsx model lock-model fuzz sim sim-night canaries bench bench-sync bench-mount \
+	bench-scale bench-journal bench-locks doc ci
 
 check: fmt clippy deny
 
@@ -46,6 +46,10 @@ test:
 	fi; \
 	if [ -s $(SKIPS) ]; then echo "Tests that could not run here:"; sort $(SKIPS); fi; \
 	exit $$status
+
+# The Blender add-on alone, against a pretended daemon; `make test` runs these, too.
+addon:
+	python3 -B -m unittest discover -s blender/tests
 
 # The random operations of the conformance tests, ten times as many: a matter of half an hour.
 fsx:
@@ -105,6 +109,10 @@ bench-scale:
 bench-journal:
 	$(CARGO) build --locked --release -p tests --bin bench
 	$(CARGO) run --locked --release -p tests --bin bench -- journal $(BENCH)
+
+bench-locks:
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p tests --bin bench -- locks $(BENCH)
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps

@@ -66,6 +66,8 @@ pub enum Canary {
     EqualHeadsApart,
     /// Invitations of removed owners still admit.
     VoidInviteAdmits,
+    /// Work that had not seen a break replaces what stood there.
+    BreakForgotten,
     /// A batch is acknowledged when it comes in.
     HaveTooEarly,
     /// Own work that nobody holds leaves with the offer.
@@ -77,8 +79,8 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All that the simulator is known to find. (Not yet [`Canary::VoidInviteAdmits`].)
-    pub const ALL: [Canary; 32] = [
+    /// All of them.
+    pub const ALL: [Canary; 34] = [
         Canary::ReceiveUnsynced,
         Canary::AuthorUnsynced,
         Canary::SealBeforeChunks,
@@ -107,10 +109,12 @@ impl Canary {
         Canary::ResolveForgotten,
         Canary::OldestAttributes,
         Canary::EqualHeadsApart,
+        Canary::VoidInviteAdmits,
         Canary::HaveTooEarly,
         Canary::NothingHeldBack,
         Canary::PreparedTooEarly,
         Canary::WantForgotten,
+        Canary::BreakForgotten,
     ];
 }
 

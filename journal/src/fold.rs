@@ -28,6 +28,7 @@ use crate::retention::day_of;
 use crate::signed::VerifiedEntry;
 
 mod late;
+mod locks;
 mod record;
 
 pub(crate) use late::{chosen_attr, put_inside};
@@ -41,6 +42,8 @@ pub(crate) struct Fold<'a> {
     pub(crate) dirty: BTreeSet<RegKey>,
     /// Directories whose share of the tree hash may have changed.
     pub(crate) dirty_dirs: BTreeSet<DirId>,
+    /// Registers whose operations on checkouts are to be replayed, and from where.
+    locks: BTreeMap<RegKey, Vec<u8>>,
     /// Short names of copies to settle.
     pub(crate) names: BTreeSet<RegKey>,
     /// Registers that show something else than before.
@@ -83,6 +86,7 @@ impl<'a> Fold<'a> {
             copies: 0,
             skipped: 0,
             lanes: 0,
+            breaks: 0,
             watermark: LogPos::default(),
             gaps: 0,
         };
@@ -98,6 +102,7 @@ impl<'a> Fold<'a> {
             members,
             dirty: BTreeSet::new(),
             dirty_dirs: BTreeSet::new(),
+            locks: BTreeMap::new(),
             names: BTreeSet::new(),
             changed: BTreeMap::new(),
             dirs: BTreeMap::new(),
@@ -138,7 +143,9 @@ impl<'a> Fold<'a> {
         self.stand(&mut rec, standing)?;
         self.put_entry(&rec, entry)?;
         self.touch_entries(&moved)?;
+        self.settle_locks()?;
         self.record_ops(entry, &rec)?;
+        self.settle_locks()?;
         self.look_at_foreign()?;
         self.settle()
     }
@@ -179,7 +186,7 @@ impl<'a> Fold<'a> {
 
     /// Marks the register of `base` and, as long as the versions in between do not count, those of
     /// what it builds on: through such versions a replacement reaches further.
-    fn touch_ancestors(&mut self, base: &VersionId) -> Result<(), StateError> {
+    pub(crate) fn touch_ancestors(&mut self, base: &VersionId) -> Result<(), StateError> {
         let (mut queue, mut passed) = (vec![*base], BTreeSet::new());
         while let Some(id) = queue.pop() {
             let Some(entry) = load_entry(self.kv, &id.entry)? else { continue };

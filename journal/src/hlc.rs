@@ -5,7 +5,8 @@
 //! Invariants:
 //! - [`Hlc::next`] is greater than everything it is given;
 //! - wall time raises it only as far as the caller's reading, which [`ClockBound`] keeps within the
-//!   lower of the own clock and the members' median: one wrong clock cannot drag a drive along.
+//!   lower of the own clock and the members' median: one wrong clock cannot drag a drive along;
+//! - beyond [`WALL_LAST_MS`] time grows by one a step, so that nobody can use it up.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ use crate::id::DeviceId;
 const COUNTER_BITS: u32 = 16;
 /// Most members whose clocks are remembered; more add nothing to a median.
 const CLOCKS_MAX: usize = 64;
+
+/// The last millisecond of the year 9999: as far as anybody's wall clock counts.
+pub const WALL_LAST_MS: u64 = 253_402_300_799_999;
 
 /// A point of logical time.
 #[derive(
@@ -45,9 +49,16 @@ impl Hlc {
         self.0 >> COUNTER_BITS
     }
 
-    /// The least point that is after `causes` and not before `wall_ms`; none when time has run out.
+    /// The least point that is after `causes` and not before `wall_ms`, as far as that counts; none when time has run out.
     pub fn next(causes: Hlc, wall_ms: u64) -> Option<Hlc> {
-        Some(Self(causes.0.checked_add(1)?).max(Self::from_ms(wall_ms)))
+        Some(Self(causes.0.checked_add(1)?).max(Self::from_ms(wall_ms.min(WALL_LAST_MS))))
+    }
+
+    /// Whether an entry whose latest parent is at `causes` may be here: after that, and where no wall clock counts any
+    /// more only just after it. Else one entry at the very end would leave no time to any other.
+    pub fn may_follow(self, causes: Hlc) -> bool {
+        let by_wall = self <= Self::from_ms(WALL_LAST_MS);
+        self > causes && (by_wall || causes.0.checked_add(1) == Some(self.0))
     }
 }
 
@@ -103,6 +114,17 @@ mod tests {
         assert_eq!(Hlc::next(cause, 200), Some(Hlc::from_ms(200)));
         assert_eq!(Hlc::next(cause, 100), Some(Hlc::from_raw(cause.get() + 1)));
         assert_eq!(Hlc::next(Hlc::from_raw(u64::MAX), 0), None);
+    }
+
+    #[test]
+    fn where_no_wall_clock_counts_time_grows_by_one_a_step() {
+        let last = Hlc::from_ms(WALL_LAST_MS);
+        assert_eq!(Hlc::next(Hlc::from_ms(5), u64::MAX), Some(last));
+        assert!(last.may_follow(Hlc::default()) && !last.may_follow(last));
+        let beyond = Hlc::next(last, u64::MAX).unwrap();
+        assert!(beyond.may_follow(last) && !beyond.may_follow(Hlc::from_ms(5)));
+        assert!(!Hlc::from_raw(u64::MAX).may_follow(beyond));
+        assert_eq!(Hlc::next(beyond, 0).map(|next| next.may_follow(beyond)), Some(true));
     }
 
     #[test]

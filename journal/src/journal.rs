@@ -10,6 +10,7 @@
 //! - no call holds a read transaction after it returned.
 
 mod acks;
+mod checkouts;
 mod commit;
 mod look;
 mod open;
@@ -21,7 +22,7 @@ pub use open::Opened;
 pub use quarantine::SetAside;
 pub use retain::{Arrivals, Place, Reach, Retention};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 
 use crate::error::RefuseReason;
 use crate::hlc::ClockBound;
-use crate::id::{DriveId, EntryId, VersionId};
+use crate::id::{DeviceId, DriveId, EntryId, VersionId};
 use crate::log::Log;
 use crate::log::storage::Storage;
 use crate::name::Register;
@@ -84,7 +85,7 @@ pub struct Authored {
     pub ids: Vec<EntryId>,
     /// The version of each operation, in the order they were given.
     pub versions: Vec<VersionId>,
-    /// Registers that show something else now.
+    /// Registers that show something else now, or have another checkout.
     pub changed: Vec<Register>,
 }
 
@@ -102,10 +103,12 @@ pub struct Refusal {
 pub struct Received {
     /// Applied now, those that had waited included, in order.
     pub applied: Vec<EntryId>,
-    /// Registers that show something else now.
+    /// Registers that show something else now, or have another checkout.
     pub changed: Vec<Register>,
-    /// Entries that others wait for.
+    /// Entries that others wait for, and those that lie here damaged.
     pub wants: Vec<EntryId>,
+    /// Entries that lay here damaged and were written anew.
+    pub mended: Vec<EntryId>,
     /// Entries that were not taken.
     pub refused: Vec<Refusal>,
 }
@@ -139,8 +142,11 @@ pub struct SnapshotInfo {
 pub struct VerifyReport {
     /// Entries whose signature and links hold.
     pub entries: u64,
-    /// Frames or entries that are damaged, unsigned, or missing from the log.
+    /// Entries that are damaged, unsigned, missing from the log, or wait for such.
     pub bad: u64,
+    /// Stretches that are no frame, whatever lay there: torn off by a loss of power before anybody was told of it, or
+    /// damaged. An entry that is missed for one is counted as bad.
+    pub holes: u64,
 }
 
 /// The journal of one drive. Safe to use from any thread.
@@ -154,6 +160,10 @@ pub struct Journal {
     writer: Mutex<Writer>,
     clock: Mutex<ClockBound>,
     acks: Mutex<acks::Unsaved>,
+    /// Devices that belong by entries of the own log that waited for damaged ones when it was opened.
+    behind_gaps: BTreeSet<DeviceId>,
+    /// Applied entries whose frames could not be read: peers are asked for them.
+    damaged: Mutex<BTreeSet<EntryId>>,
     closed: AtomicBool,
 }
 

@@ -7,7 +7,7 @@
 //! id, name, hlc, order, op             values
 //! entry -> codec -> signed             one entry as bytes, and who vouches for it
 //! kv, records                          the materialised state: an ordered map and its rows
-//! chain, member, placement, register, conflict -> fold    entries in, state out
+//! chain, member, placement, lock, register, conflict -> fold    entries in, state out
 //! tree -> view                         looking at the state
 //! past                                 looking at the state as it was
 //! retention                            which versions keep their bytes
@@ -37,6 +37,7 @@ pub mod hlc;
 pub mod id;
 pub mod journal;
 pub mod kv;
+pub mod lock;
 pub mod log;
 pub mod member;
 pub mod name;
@@ -56,6 +57,7 @@ pub use journal::{
     Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
     Received, Refusal, Retention, SetAside, SnapshotInfo, VerifyReport,
 };
+pub use lock::{Checkout, CheckoutFate, LockPolicy};
 pub use member::{InviteInfo, Member};
 pub use name::{EntryName, Register};
 pub use op::{Op, Role, Value};

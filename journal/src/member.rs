@@ -1,6 +1,7 @@
 //! Who belongs to the drive, with which role, and which of a device's entries count.
 //!
-//! What owners say about keeping versions is folded with them, because it stands and falls with their role.
+//! What owners say about keeping versions and about locks is folded with them, because it stands and falls with their
+//! role.
 //!
 //! Leaves out: what roles mean for single operations ([`crate::op::Op::needs`]).
 //!
@@ -19,6 +20,7 @@ use crate::chain;
 use crate::error::StateError;
 use crate::id::{DeviceId, DriveId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with};
+use crate::lock::LockPolicy;
 use crate::op::{Named, Op, Role};
 use crate::order::OrderKey;
 use crate::records::{
@@ -106,6 +108,8 @@ pub(crate) struct Members {
     pub(crate) drive_name: String,
     /// What owners said about keeping versions, in the drive's order.
     pub(crate) reigns: Vec<Reign>,
+    /// What owners said last about locks.
+    pub(crate) locks: LockPolicy,
 }
 
 struct Act {
@@ -274,6 +278,7 @@ impl Members {
                 let from_ms = act.key.0.published.ms();
                 self.reigns.push(Reign { from_ms, policy: *policy });
             }
+            Op::Locks(policy) => self.locks = *policy,
             Op::Rename { what: Named::Drive, name } => self.drive_name.clone_from(name),
             Op::Rename { what: Named::Device(device), name } => {
                 if (author == *device || role == Role::Owner)

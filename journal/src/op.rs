@@ -13,6 +13,7 @@ use cas::id::{ContentId, IdKey};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
+use crate::lock::LockPolicy;
 use crate::name::EntryName;
 use crate::retention::Policy;
 
@@ -284,6 +285,33 @@ pub enum Op {
     },
     /// Says how long versions are kept that were replaced; the latest order key holds.
     Retain(Policy),
+    /// Takes a name for its device alone, until it is given back or broken; void while another checkout of it holds.
+    Checkout {
+        /// The directory.
+        dir: DirId,
+        /// The name in it.
+        name: EntryName,
+    },
+    /// Ends a checkout of the author's own.
+    GiveBack {
+        /// The directory.
+        dir: DirId,
+        /// The name in it.
+        name: EntryName,
+        /// The checkout.
+        checkout: VersionId,
+    },
+    /// Ends somebody's checkout; what its device then writes without having seen this replaces nothing under the name.
+    Break {
+        /// The directory.
+        dir: DirId,
+        /// The name in it.
+        name: EntryName,
+        /// The checkout.
+        checkout: VersionId,
+    },
+    /// Says what locks mean in this drive; the latest order key holds.
+    Locks(LockPolicy),
 }
 
 /// Which limit an operation breaks.
@@ -439,7 +467,12 @@ impl Op {
                 check_label(name)
             }
             Op::Remove { frontier, .. } | Op::SetRole { frontier, .. } => check_frontier(frontier),
-            Op::Invite { .. } | Op::Retain(_) => Ok(()),
+            Op::Invite { .. }
+            | Op::Retain(_)
+            | Op::Checkout { .. }
+            | Op::GiveBack { .. }
+            | Op::Break { .. }
+            | Op::Locks(_) => Ok(()),
         }
     }
 
@@ -452,6 +485,8 @@ impl Op {
             | Op::Remove { .. }
             | Op::SetRole { .. }
             | Op::Retain(_)
+            | Op::Break { .. }
+            | Op::Locks(_)
             | Op::Rename { what: Named::Drive, .. } => Role::Owner,
             _ => Role::Editor,
         }

@@ -15,12 +15,13 @@ use crate::error::StateError;
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 use crate::kv::{Kv, KvRead};
+use crate::lock::{Broke, Held, LockAct};
 use crate::name::{EntryName, Register};
 use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xattrs};
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 3;
+pub(crate) const STATE_FORMAT: u32 = 5;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {
@@ -88,6 +89,18 @@ pub(crate) mod table {
     pub(crate) const LATE: u8 = b't';
     /// lane -> last position another device is known to hold
     pub(crate) const ACK: u8 = b'k';
+    /// register, order key, index of an operation on its checkout -> [`super::LockRow`]
+    pub(crate) const LOCK_OP: u8 = b'U';
+    /// version -> its order key and index in that log
+    pub(crate) const LOCK_AT: u8 = b'u';
+    /// device, register with such operations of it
+    pub(crate) const LOCK_OF: u8 = b'W';
+    /// register -> [`super::Held`], what its last operation left held
+    pub(crate) const HELD: u8 = b'w';
+    /// registers with a break among those operations, whether it took effect or not
+    pub(crate) const BREAK: u8 = b'B';
+    /// register -> [`super::Broke`]s, those that took effect
+    pub(crate) const BROKEN: u8 = b'x';
 }
 
 /// Where an entry's frame lies in the log.
@@ -116,6 +129,8 @@ pub(crate) struct Meta {
     pub(crate) copies: u64,
     pub(crate) skipped: u64,
     pub(crate) lanes: u32,
+    /// Breaks, whether they took effect or not.
+    pub(crate) breaks: u64,
     /// End of the last log frame that is applied.
     pub(crate) watermark: LogPos,
     /// Entries in the log that wait for others; the watermark says nothing about them.
@@ -213,6 +228,11 @@ pub(crate) enum What {
     },
     Member(Box<Op>),
     Snapshot(String),
+    /// An operation on a checkout. It is no version of the register.
+    Lock {
+        register: Register,
+        act: LockAct,
+    },
 }
 
 /// What two versions must share to be equal.
@@ -359,6 +379,15 @@ pub(crate) struct MoveRow {
     pub(crate) undo: Vec<(Option<Vec<u8>>, Option<Register>)>,
 }
 
+/// One operation on a register's checkout, in the order of the drive.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LockRow {
+    /// What was held before it, as the operations before it left it; none when that has yet to be worked out.
+    pub(crate) before: Option<Option<Held>>,
+    /// It has another place by now, and only says what was held before it.
+    pub(crate) moved: bool,
+}
+
 /// The key of a register: directory, folded name, NUL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct RegKey(Vec<u8>);
@@ -472,6 +501,22 @@ pub(crate) fn load_dir(
     dir: &DirId,
 ) -> Result<Option<DirRec>, StateError> {
     load(kv, &key(table::DIR, &[dir.as_bytes()]))
+}
+
+/// What the last operation on the register's checkout left held; its device may have lost its standing since.
+pub(crate) fn load_held(
+    kv: &(impl KvRead + ?Sized),
+    reg: &RegKey,
+) -> Result<Option<Held>, StateError> {
+    load(kv, &key(table::HELD, &[reg.as_slice()]))
+}
+
+/// The breaks of the register's checkouts that took effect.
+pub(crate) fn load_broken(
+    kv: &(impl KvRead + ?Sized),
+    reg: &RegKey,
+) -> Result<Vec<Broke>, StateError> {
+    Ok(load(kv, &key(table::BROKEN, &[reg.as_slice()]))?.unwrap_or_default())
 }
 
 pub(crate) fn load_meta(kv: &(impl KvRead + ?Sized)) -> Result<Option<Meta>, StateError> {

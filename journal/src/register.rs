@@ -15,6 +15,7 @@ use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DirId, VersionId};
 use crate::kv::{KvRead, keys_with};
+use crate::lock::Cuts;
 use crate::order::OrderKey;
 use crate::records::{
     Attrs, EntryRec, RegKey, RegRec, Same, Shown, ShownKind, VersionRec, What, corrupt, key,
@@ -30,6 +31,8 @@ struct Candidate {
     id: VersionId,
     key: (OrderKey, u32),
     rec: VersionRec,
+    /// Its bases, but for those that a break keeps it from replacing.
+    replaces: Vec<VersionId>,
     /// Accepted and applied.
     counts: bool,
     superseded: bool,
@@ -61,7 +64,8 @@ pub(crate) struct Derived {
 
 /// The rules of one register over some set of facts: all that are known, or what a moment knew.
 pub(crate) struct Rules<'a> {
-    pub(crate) kv: &'a dyn KvRead,
+    kv: &'a dyn KvRead,
+    cuts: Cuts<'a>,
 }
 
 /// Heads that are one: the same thing under several ids.
@@ -86,7 +90,7 @@ impl Fold<'_> {
             let dir = self.dir(id)?;
             within.insert(*id, Within { shows: dir.kids > 0, inside: dir.inside.clone() });
         }
-        let rules = Rules { kv: &*self.kv };
+        let rules = Rules::new(&*self.kv)?;
         let look = &mut |id: &DirId| Ok(within.remove(id).unwrap_or_default());
         let Derived { rec, lives } = rules.derive(reg, &dirs, look)?;
         for (id, live) in lives {
@@ -119,7 +123,12 @@ impl Fold<'_> {
     }
 }
 
-impl Rules<'_> {
+impl<'a> Rules<'a> {
+    /// The rules over the facts in `kv`.
+    pub(crate) fn new(kv: &'a dyn KvRead) -> Result<Self, StateError> {
+        Ok(Self { kv, cuts: Cuts::new(kv)? })
+    }
+
     /// Works out what the register `reg` shows when the directories `dirs` stand in it.
     pub(crate) fn derive(
         &self,
@@ -181,13 +190,14 @@ impl Rules<'_> {
             let counts = entry.accepted() && !rec.skipped;
             let superseded = self.superseded(&id)?;
             let key = (entry.order(id.entry), id.index);
-            all.push(Candidate { id, key, rec, counts, superseded });
+            let replaces = self.cuts.uncut(&id, &rec.author, &rec.bases)?;
+            all.push(Candidate { id, key, rec, replaces, counts, superseded });
         }
         all.sort_by_key(|c| c.key);
         Ok(all)
     }
 
-    /// What names `id` as a base, with whether it is accepted and whether it was skipped.
+    /// What names `id` as a base and is not cut off from it, with whether it is accepted and whether it was skipped.
     fn superseders(
         &self,
         id: &VersionId,
@@ -196,6 +206,9 @@ impl Rules<'_> {
         for row in keys_with(self.kv, &key(table::SUPERSEDE, &[&id.to_bytes()]))? {
             let by = version_at_end(&row)?;
             let rec = load_version(self.kv, &by)?.ok_or_else(|| corrupt(&row))?;
+            if self.cuts.is_cut(&by, &rec.author, id)? {
+                continue;
+            }
             let entry = load_entry(self.kv, &by.entry)?.ok_or_else(|| corrupt(&row))?;
             out.push((by, entry, rec));
         }
@@ -218,8 +231,8 @@ impl Rules<'_> {
     }
 
     /// Whether `ancestor` is among what `version` builds on, through bases of any register.
-    fn builds_on(&self, version: &VersionRec, ancestor: &VersionId) -> Result<bool, StateError> {
-        if version.bases.contains(ancestor) {
+    fn builds_on(&self, version: &Candidate, ancestor: &VersionId) -> Result<bool, StateError> {
+        if version.replaces.contains(ancestor) {
             return Ok(true);
         }
         let Some(oldest) = load_entry(self.kv, &ancestor.entry)? else { return Ok(false) };
@@ -230,11 +243,11 @@ impl Rules<'_> {
     /// logical time is after that entry's are followed further.
     fn find_ancestor(
         &self,
-        version: &VersionRec,
+        version: &Candidate,
         oldest: Option<&EntryRec>,
         wanted: impl Fn(&VersionId, &VersionRec) -> bool,
     ) -> Result<bool, StateError> {
-        let mut queue: VecDeque<VersionId> = version.bases.iter().copied().collect();
+        let mut queue: VecDeque<VersionId> = version.replaces.iter().copied().collect();
         let mut passed: BTreeSet<VersionId> = queue.iter().copied().collect();
         while let Some(id) = queue.pop_front() {
             let Some(rec) = load_version(self.kv, &id)? else { continue };
@@ -246,7 +259,7 @@ impl Rules<'_> {
             {
                 continue;
             }
-            for base in rec.bases {
+            for base in self.cuts.uncut(&id, &rec.author, &rec.bases)? {
                 if passed.len() < ANCESTORS_MAX && passed.insert(base) {
                     queue.push_back(base);
                 }
@@ -270,9 +283,7 @@ impl Rules<'_> {
             let Some(head) = all.get(at) else { continue };
             let mut beaten = false;
             for other in leaves.iter().filter(|o| **o != at).filter_map(|o| all.get(*o)) {
-                beaten = beaten
-                    || (other.rec.same() != head.rec.same()
-                        && self.is_quiet(&head.rec, &other.rec)?);
+                beaten = beaten || self.only_attributes(head, other)?;
             }
             if beaten {
                 leaves.retain(|o| *o != at);
@@ -282,9 +293,15 @@ impl Rules<'_> {
         Ok(quiet)
     }
 
+    /// Whether of two files the one only has other attributes than what the other, with bytes of its own, builds on.
+    fn only_attributes(&self, one: &Candidate, other: &Candidate) -> Result<bool, StateError> {
+        let files = one.rec.is_leaf() && other.rec.is_leaf() && one.rec.same() != other.rec.same();
+        Ok(files && self.is_quiet(&one.rec, other)?)
+    }
+
     /// Whether `other` already replaces what `head` says: the version that `head` changed attributes
     /// of, or one equal to it that was based on all it is based on.
-    fn is_quiet(&self, head: &VersionRec, other: &VersionRec) -> Result<bool, StateError> {
+    fn is_quiet(&self, head: &VersionRec, other: &Candidate) -> Result<bool, StateError> {
         let mut kept = BTreeSet::new();
         let mut queue = vec![head.clone()];
         while let Some(rec) = queue.pop() {
@@ -346,8 +363,9 @@ impl Rules<'_> {
             if canary::is(Canary::OfficialIsSmallest) {
                 takes = off.iter().filter_map(|o| all.get(*o)).all(|c| c.superseded);
             }
-            for id in off.iter().filter_map(|o| all.get(*o)).map(|c| c.id) {
-                takes = takes || self.builds_on(&next.rec, &id)?;
+            for old in off.iter().filter_map(|o| all.get(*o)) {
+                takes =
+                    takes || self.builds_on(next, &old.id)? || self.only_attributes(old, next)?;
             }
             takes = takes || self.left_behind(all, &off)?;
             match (takes, first.rec.same() == next.rec.same()) {
@@ -365,7 +383,7 @@ impl Rules<'_> {
             if !candidate.superseded {
                 return Ok(false);
             }
-            let here = |c: &Candidate| c.counts && c.rec.bases.contains(&candidate.id);
+            let here = |c: &Candidate| c.counts && c.replaces.contains(&candidate.id);
             if all.iter().any(here) {
                 return Ok(false);
             }
@@ -569,7 +587,7 @@ impl Rules<'_> {
         sorted.sort_by_key(|c| c.key);
         for other in sorted {
             let (Some(theirs), Some(base)) =
-                (attrs(&other.rec), self.attrs_before(&other.rec, &lead.rec)?)
+                (attrs(&other.rec), self.attrs_before(&other.rec, lead)?)
             else {
                 continue;
             };
@@ -600,7 +618,7 @@ impl Rules<'_> {
     fn attrs_before(
         &self,
         version: &VersionRec,
-        lead: &VersionRec,
+        lead: &Candidate,
     ) -> Result<Option<Attrs>, StateError> {
         let mut at = self.base_with_same(version)?;
         for _ in 0..ANCESTORS_MAX {

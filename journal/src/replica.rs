@@ -74,6 +74,9 @@ pub(crate) fn judge(
     if !missing.is_empty() {
         return Ok(Verdict::Waits(missing));
     }
+    if !body.hlc.may_follow(after.unwrap_or_default()) {
+        return Ok(Verdict::Refused(RefuseReason::Clock));
+    }
     match body.prev.is_some() || has_seen_its_admission(kv, body)? {
         true => Ok(Verdict::Ready),
         false => Ok(Verdict::Refused(RefuseReason::NotMember)),
@@ -202,8 +205,13 @@ impl Waiting {
         missing.take(limit).copied().collect()
     }
 
+    /// Where the entries of the own log that wait lie in it.
+    pub(crate) fn places(&self) -> impl Iterator<Item = LogPos> + '_ {
+        self.held.values().filter_map(|held| held.at)
+    }
+
     /// How many entries of the own log wait.
     pub(crate) fn gaps(&self) -> u64 {
-        self.held.values().filter(|held| held.at.is_some()).count() as u64
+        self.places().count() as u64
     }
 }

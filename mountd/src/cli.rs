@@ -16,6 +16,7 @@ mod gc;
 mod history;
 mod invite;
 mod join;
+mod locks;
 mod members;
 mod mount;
 pub(crate) mod output;
@@ -78,6 +79,12 @@ enum Verb {
     Snapshots(snapshots::SnapshotsArgs),
     /// Files that were changed on two sides at once
     Conflicts(conflicts::ConflictsArgs),
+    /// Who has locked or opened what
+    LsLocks(locks::LsLocksArgs),
+    /// Check a file out: nobody else can write it until it is given back
+    Lock(locks::LockArgs),
+    /// Give a file back
+    Unlock(locks::UnlockArgs),
     /// Who belongs to the drive, and who may do what
     Members(members::MembersArgs),
     /// Check every chunk and every link of the journal
@@ -148,6 +155,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Verb::Snapshot(args) => snapshots::take(&data, args),
         Verb::Snapshots(args) => snapshots::list(&data, args),
         Verb::Conflicts(args) => conflicts::run(&data, args),
+        Verb::LsLocks(args) => locks::list(&data, args),
+        Verb::Lock(args) => locks::lock(&data, args),
+        Verb::Unlock(args) => locks::unlock(&data, args),
         Verb::Members(args) => members::run(&data, args),
         Verb::Verify(args) => verify::run(&data, args),
         Verb::Gc(args) => gc::run(&data, args),

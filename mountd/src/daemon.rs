@@ -32,6 +32,7 @@ use crate::drive::{Drive, Fetching};
 use crate::ipc::Server;
 use crate::launch::{Fresh, Launch};
 use crate::report::Failure;
+use crate::signals::Stop;
 use stopped::Marker;
 
 /// Threads that drive the network; hashing and disk run on blocking threads beside them.
@@ -77,12 +78,13 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
         }
     }
     let mounted = mount(&launch, &fs)?;
-    let background = spawn_background(&drive, events, &runtime)?;
+    let background = spawn_background(&drive, events, &runtime, &launch.stop)?;
     launch.ready.ready();
 
     wait_for_end(&launch, &mounted);
     tracing::info!("unmounted; finishing");
     let sealed = finish(&drive, &fs);
+    drive.end_events();
     drop(server);
     if let Some(net) = drive.net() {
         net.shutdown_blocking();
@@ -172,9 +174,12 @@ fn open_fs(launch: &Launch, dir: &Path, drive: &Arc<Drive>) -> Result<Arc<vfs::F
     config.allow_other = launch.options.allow_other;
     config.reserve_bytes = reserve(dir);
     config.device = Some(launch.signer.device());
+    config.socket = Some(dir.join(crate::ipc::SOCKET_NAME));
     let store = drive.store().clone();
     let clock = Arc::new(SystemClock);
-    let fs = vfs::Fs::open(config, drive.clone(), drive.clone(), store, drive.clone(), clock);
+    let (tree, submit, source, locks) =
+        (drive.clone(), drive.clone(), drive.clone(), drive.clone());
+    let fs = vfs::Fs::open(config, tree, submit, store, source, clock, locks);
     fs.map(Arc::new).map_err(|e| Failure::of(&e))
 }
 
@@ -211,6 +216,7 @@ fn spawn_background(
     drive: &Arc<Drive>,
     mut events: EventStream,
     runtime: &tokio::runtime::Runtime,
+    stop: &Stop,
 ) -> Result<tokio::task::JoinHandle<()>, Failure> {
     let (calls, walker) = (drive.walks(), Arc::downgrade(drive));
     let walk = move || {
@@ -223,6 +229,13 @@ fn spawn_background(
         }
     };
     std::thread::Builder::new().name("contents".into()).spawn(walk).map_err(Failure::internal)?;
+    let (giver, stop) = (Arc::downgrade(drive), stop.clone());
+    let give = move || {
+        while let Some(drive) = giver.upgrade().filter(|_| !stop.is_requested()) {
+            drive.give_locks_back();
+        }
+    };
+    std::thread::Builder::new().name("locks".into()).spawn(give).map_err(Failure::internal)?;
     let drive = drive.clone();
     Ok(runtime.spawn(async move {
         let mut news = Vec::new();

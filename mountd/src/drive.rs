@@ -10,11 +10,14 @@
 //! - contents are wanted from the entries that name them, never from a walk of the tree.
 
 mod answers;
+mod checkouts;
 mod collecting;
 mod elsewhere;
+mod events;
 mod export;
 mod fetching;
 mod lock_host;
+mod locking;
 mod members;
 mod news;
 mod noticing;
@@ -62,6 +65,8 @@ pub struct Drive {
     online: Mutex<BTreeSet<DeviceId>>,
     /// Own entries nobody is known to hold.
     elsewhere: elsewhere::Elsewhere,
+    locking: locking::Locking,
+    events: events::Events,
     collected: collecting::Collected,
     /// The device through which we joined, trusted until we are a member by our own journal.
     through: Option<DeviceId>,
@@ -91,6 +96,8 @@ impl Drive {
             fs: OnceLock::new(),
             notices: Mutex::new(Vec::new()),
             online: Mutex::new(BTreeSet::new()),
+            locking: locking::Locking::new(),
+            events: events::Events::default(),
             elsewhere: elsewhere::Elsewhere::load(fetching.dir()),
             collected: collecting::Collected::load(fetching.dir()),
             fetching,
@@ -99,6 +106,7 @@ impl Drive {
             may_write: AtomicBool::new(false),
         };
         drive.look_up_role();
+        drive.load_checkouts();
         Arc::new(drive)
     }
 
@@ -139,6 +147,7 @@ impl Drive {
     fn look_up_role(&self) {
         let writes = matches!(self.own_role(), Some(Role::Owner | Role::Editor));
         self.may_write.store(writes, Ordering::Relaxed);
+        self.look_up_company();
     }
 
     pub(crate) fn net(&self) -> Option<&net::Handle> {
@@ -156,11 +165,19 @@ impl Drive {
         }
     }
 
+    /// What entries have changed is shown, and what they mean for checkouts looked at.
+    fn applied(&self, changed: &[Register]) {
+        self.show(changed);
+        if let Err(error) = self.look_at_checkouts(changed) {
+            tracing::warn!(%error, "checkouts cannot be read");
+        }
+    }
+
     /// Authors ops that do not come from the file system (members, names) and sends them.
     pub fn author(&self, ops: Vec<Op>) -> Result<(), journal::AppendError> {
         let authored = self.journal.author(&self.signer, ops, self.clock.now())?;
         self.look_up_role();
-        self.show(&authored.changed);
+        self.applied(&authored.changed);
         self.announce();
         Ok(())
     }

@@ -28,10 +28,10 @@ mod socket;
 
 pub use client::Client;
 pub use message::{
-    AsideRow, ConflictCopy, ConflictReport, DeviceRow, DriveRow, ExportReport, GcReport, GcRow,
-    HistoryCost, HistoryReport, HistoryRow, LockRow, MemberRow, Notice, PolicyRow, Progress,
-    Request, Response, RestoreReport, Role, SnapshotRow, StatusReport, SyncReport, Unit,
-    VerifyReport, rfc3339,
+    AsideRow, ConflictCopy, ConflictReport, DeviceRow, DriveRow, EventRow, EventsReport,
+    ExportReport, GcReport, GcRow, HistoryCost, HistoryReport, HistoryRow, LockPolicy, LockRow,
+    MemberRow, Notice, PolicyRow, Progress, Request, Response, RestoreReport, Role, SnapshotRow,
+    StatusReport, SyncReport, Unit, VerifyReport, rfc3339,
 };
 pub use server::Server;
 

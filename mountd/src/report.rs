@@ -106,6 +106,8 @@ codes! {
     Refused = 5 => Refused,
     /// Stopped by the user.
     Cancelled = 6 => Failed,
+    /// Nobody has locked the file.
+    NotLocked = 7 => Failed,
 
     /// The ticket is no ticket.
     TicketMalformed = 20 => Failed,

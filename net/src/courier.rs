@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use journal::canary::{self, Canary};
 use journal::{AppendError, DeviceId, EntryId, Frontier, Received};
 
 use crate::host::JournalHost;
@@ -83,6 +84,8 @@ pub enum Done {
     Found {
         /// Those that are here, as many as fit a batch.
         found: Vec<Arc<[u8]>>,
+        /// Entries that lie here damaged.
+        damaged: Vec<EntryId>,
         /// What the journal holds.
         frontier: Frontier,
     },
@@ -172,7 +175,7 @@ pub fn run_job(journal: &dyn JournalHost, peer: DeviceId, job: Job) -> Done {
                 }
                 found.push(entry);
             }
-            Done::Found { found, frontier: journal.frontier() }
+            Done::Found { found, damaged: journal.damaged(), frontier: journal.frontier() }
         }
         Job::Probe(token) => Done::ProbeAnswer { token, frontier: journal.frontier() },
         Job::Holds => Done::Holds(journal.holds()),
@@ -197,7 +200,8 @@ fn collect(
     let truncated = if cut { Truncated::Yes } else { Truncated::No };
     let entries: Vec<_> =
         entries.into_iter().map(|bytes| (journal.entry_id(&bytes), bytes)).collect();
-    Collected { entries, truncated, unacknowledged, frontier: journal.frontier() }
+    let (damaged, frontier) = (journal.damaged(), journal.frontier());
+    Collected { entries, truncated, unacknowledged, damaged, frontier }
 }
 
 /// Calls of one order; the next begins when the last has returned.
@@ -250,6 +254,9 @@ impl Courier {
                     self.changes.waiting.push_back(Job::Receive { batch, entries });
                 }
                 Effect::Acknowledged(frontier) => self.acknowledge(frontier),
+                Effect::Prepare if canary::is(Canary::PreparedTooEarly) => {
+                    self.changes.waiting.push_front(Job::Prepare);
+                }
                 Effect::Prepare => self.changes.waiting.push_back(Job::Prepare),
                 Effect::TheirClock(ms) => self.changes.waiting.push_back(Job::Clock(ms)),
                 Effect::TheyHold(frontier) => {
@@ -344,7 +351,8 @@ impl Courier {
             }
             Done::Received { batch, received: Ok(received), frontier } => {
                 // To the others: this is how news crosses devices that do not know each other.
-                let changed = if received.applied.is_empty() { Changed::No } else { Changed::Yes };
+                let news = !received.applied.is_empty() || !received.mended.is_empty();
+                let changed = if news { Changed::Yes } else { Changed::No };
                 let taken = self.session.handle_received(batch, &received, frontier);
                 (changed, taken.map_err(Fault::Violation))
             }
@@ -355,12 +363,14 @@ impl Courier {
                 (Changed::Yes, Ok(()))
             }
             Done::Collected(collected) => {
+                let changed = self.ask_for_damaged(&collected.damaged);
                 let sent = self.session.handle_collected(collected);
-                (Changed::No, sent.map_err(Fault::Violation))
+                (changed, sent.map_err(Fault::Violation))
             }
-            Done::Found { found, frontier } => {
+            Done::Found { found, damaged, frontier } => {
+                let changed = self.ask_for_damaged(&damaged);
                 self.session.handle_found(found, frontier);
-                (Changed::No, Ok(()))
+                (changed, Ok(()))
             }
             Done::ProbeAnswer { token, frontier } => {
                 self.session.handle_probe_answer(token, frontier);
@@ -371,6 +381,14 @@ impl Courier {
                 (Changed::No, Ok(()))
             }
             Done::Nothing => (Changed::No, Ok(())),
+        }
+    }
+
+    /// Other sessions look again when this one asks: their peers may have what this one's lacks.
+    fn ask_for_damaged(&mut self, damaged: &[EntryId]) -> Changed {
+        match self.session.handle_damaged(damaged) {
+            true => Changed::Yes,
+            false => Changed::No,
         }
     }
 

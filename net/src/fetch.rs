@@ -449,7 +449,10 @@ impl Scheduler {
             && passed.len() < SCAN_MAX
             && let Some(id) = queue.pop_front()
         {
-            let Some(chunk) = self.chunks.get_mut(&id) else { continue };
+            // It may have come and be wanted anew since it was put here: then it stands here twice and counts once.
+            let Some(chunk) = self.chunks.get_mut(&id).filter(|chunk| chunk.queued[lane]) else {
+                continue;
+            };
             let asked = chunk.asked.foreground | chunk.asked.background;
             // Background: one peer at a time. Foreground: not twice of one peer's foreground lane.
             let busy = match lane {

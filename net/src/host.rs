@@ -46,6 +46,8 @@ pub trait JournalHost: Send + Sync + 'static {
     fn entry_id(&self, entry: &[u8]) -> EntryId;
     /// One entry.
     fn entry(&self, id: &EntryId) -> Option<Arc<[u8]>>;
+    /// Entries that are held and lie here damaged: peers are asked for them. What comes of it goes to `receive`.
+    fn damaged(&self) -> Vec<EntryId>;
     /// Whether all of `theirs` is held.
     fn covers(&self, theirs: &Frontier) -> bool;
     /// Whether everything under `target` is here and under `held`. A host that cannot tell says no: the numbers of the

@@ -91,6 +91,8 @@ pub struct Collected {
     pub truncated: Truncated,
     /// Own entries nobody acknowledged, if they were asked for.
     pub unacknowledged: BTreeSet<EntryId>,
+    /// Entries that lie here damaged.
+    pub damaged: Vec<EntryId>,
     /// What the journal holds, asked after the entries were collected.
     pub frontier: Frontier,
 }
@@ -351,11 +353,21 @@ impl Session {
         if !canary::is(Canary::HaveTooEarly) {
             self.effects.push_back(Effect::Send(Message::Have(Have { upto: batch, frontier })));
         }
-        for id in &received.applied {
+        for id in received.applied.iter().chain(&received.mended) {
             self.asked.remove(id);
         }
+        self.ask(&received.wants, limits::WANT_ASKS_MAX);
+        self.prepare_if_offer_is_in();
+        match received.refused.iter().any(|refusal| is_fault(&refusal.why)) {
+            true => Err(Violation::InvalidEntry),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks for those of `ids` that were asked for less than `asks_max` times. Whether any was.
+    fn ask(&mut self, ids: &[EntryId], asks_max: u8) -> bool {
         let mut ask = Vec::new();
-        for id in &received.wants {
+        for id in ids {
             if ask.len() == limits::WANT_IDS_MAX {
                 break;
             }
@@ -363,19 +375,21 @@ impl Session {
                 continue;
             }
             let times = self.asked.entry(*id).or_insert(0);
-            if *times < limits::WANT_ASKS_MAX {
+            if *times < asks_max {
                 *times += 1;
                 ask.push(*id);
             }
         }
-        if !ask.is_empty() && !canary::is(Canary::WantForgotten) {
+        let any = !ask.is_empty();
+        if any && !canary::is(Canary::WantForgotten) {
             self.effects.push_back(Effect::Send(Message::Want(ask)));
         }
-        self.prepare_if_offer_is_in();
-        match received.refused.iter().any(|refusal| is_fault(&refusal.why)) {
-            true => Err(Violation::InvalidEntry),
-            false => Ok(()),
-        }
+        any
+    }
+
+    /// Entries lie here damaged: the peer is asked for them, once. Whether it was.
+    pub fn handle_damaged(&mut self, ids: &[EntryId]) -> bool {
+        self.ask(ids, 1)
     }
 
     fn prepare_if_offer_is_in(&mut self) {
@@ -467,7 +481,7 @@ impl Session {
     /// Answer to [`Effect::Collect`].
     pub fn handle_collected(&mut self, collected: Collected) -> Result<(), Violation> {
         self.collecting = false;
-        let Collected { entries, truncated, unacknowledged, frontier } = collected;
+        let Collected { entries, truncated, unacknowledged, damaged: _, frontier } = collected;
         for (id, bytes) in &entries {
             if self.acknowledged_ids.contains(id) {
                 self.untaken.insert(*id, bytes.len());

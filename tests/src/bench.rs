@@ -10,6 +10,7 @@
 //! * All contenders get the same bytes, the same file system below and the same machine.
 
 pub mod journal;
+pub mod locks;
 pub mod mount;
 pub mod peers;
 pub mod scale;

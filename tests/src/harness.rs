@@ -3,10 +3,12 @@
 //! Leaves out every judgement: a harness module makes something happen or reports what is there; what is right is
 //! said by the tests.
 
+pub mod artist;
 pub mod blender;
 pub mod clock;
 pub mod dance;
 pub mod device;
+pub mod holder;
 pub mod liar;
 pub mod netns;
 pub mod process;

@@ -28,7 +28,7 @@ mod ledger;
 mod network;
 #[allow(missing_docs, reason = "shared with the journal's tests, which have no documents")]
 pub mod oracle;
-mod rng;
+pub mod rng;
 #[allow(missing_docs, reason = "shared with the journal's tests, which have no documents")]
 pub mod roster;
 mod user;

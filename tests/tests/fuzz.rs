@@ -60,6 +60,6 @@ macro_rules! each {
 }
 
 each! {
-    entry journal_message join_message chunk_messages ticket names manifest stored_chunk pack_parts packs log session
+    entry journal_message join_message lock_message chunk_messages ticket names manifest stored_chunk pack_parts packs log session
     fold
 }

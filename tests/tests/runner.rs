@@ -10,6 +10,8 @@
 
 mod apps;
 mod blender;
+mod blender_addon;
+mod blender_locks;
 mod cli;
 mod conformance;
 mod crash;
@@ -19,6 +21,7 @@ mod fuzz;
 mod gc;
 mod history;
 mod hosts;
+mod locks;
 mod malice;
 mod members;
 mod posix;

@@ -101,7 +101,9 @@ fn main() {
     let source = Arc::new(drive::Elsewhere { store: store.clone(), others: Default::default() });
     let config = Config::new(work.path().join("spool"), 0, 0);
     let clock = Arc::new(Wall(Instant::now()));
-    let fs = Arc::new(Fs::open(config, drive.clone(), drive, store, source, clock).unwrap());
+    let fs = Arc::new(
+        Fs::open(config, drive.clone(), drive.clone(), store, source, clock, drive).unwrap(),
+    );
     let point = work.path().join("mount");
     fs::create_dir(&point).unwrap();
     let mounted = mount(fs.clone(), &point, &MountOptions::default()).unwrap();

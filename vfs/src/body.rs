@@ -33,6 +33,8 @@ pub(crate) enum Body {
     Stream(Box<Stream>),
     /// A content with changes over it.
     Patched(Box<Patched>),
+    /// A few words of our own, which are never written nor kept.
+    Text(Arc<str>),
 }
 
 /// A new content while it is written.
@@ -72,6 +74,7 @@ impl Body {
             Self::Sealed { content, .. } => content.len,
             Self::Stream(stream) => stream.writer.len(),
             Self::Patched(patched) => patched.len,
+            Self::Text(text) => text.len() as u64,
         }
     }
 
@@ -82,6 +85,7 @@ impl Body {
             Self::Sealed { content, .. } => Some(*content),
             Self::Stream(stream) => stream.synced,
             Self::Patched(patched) => patched.base.as_ref().map(|base| base.content()),
+            Self::Text(_) => None,
         }
     }
 
@@ -89,7 +93,7 @@ impl Body {
     pub(crate) fn ranges(&self) -> usize {
         match self {
             Self::Patched(patched) => patched.overlay.ranges().len(),
-            Self::Sealed { .. } | Self::Stream(_) => 0,
+            Self::Sealed { .. } | Self::Stream(_) | Self::Text(_) => 0,
         }
     }
 
@@ -122,6 +126,12 @@ impl Body {
             Self::Sealed { .. } => Ok(0),
             Self::Stream(stream) => Ok(stream.writer.read_at(offset, buf)?),
             Self::Patched(patched) => patched.read_at(wait, offset, buf),
+            Self::Text(text) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let rest = text.as_bytes().get(from..).unwrap_or_default();
+                let (to, rest) = (buf.iter_mut(), rest.iter());
+                Ok(to.zip(rest).map(|(to, byte)| *to = *byte).count())
+            }
         }
     }
 
@@ -164,7 +174,7 @@ impl Body {
         }
         match self.len() {
             old if old == len => return Ok(()),
-            _ if len == 0 && !matches!(self, Self::Patched(_)) => {
+            _ if len == 0 && matches!(self, Self::Sealed { .. } | Self::Stream(_)) => {
                 *self = Self::stream(contents);
                 return Ok(());
             }
@@ -190,6 +200,9 @@ impl Body {
 
     /// Turns whatever it is into a content with changes over it.
     fn patched(&mut self, contents: &Contents) -> Result<&mut Patched, FsError> {
+        if matches!(self, Self::Text(_)) {
+            return Err(FsError::ReadOnly);
+        }
         if !matches!(self, Self::Patched(_)) {
             let overlay = contents.overlay()?;
             let made = self.base(contents).map(|base| {
@@ -209,7 +222,7 @@ impl Body {
         }
         match self {
             Self::Patched(patched) => Ok(patched),
-            Self::Sealed { .. } | Self::Stream(_) => Err(FsError::Invalid),
+            Self::Sealed { .. } | Self::Stream(_) | Self::Text(_) => Err(FsError::Invalid),
         }
     }
 
@@ -237,10 +250,11 @@ impl Body {
             Self::Sealed { content, .. } => *content,
             Self::Stream(stream) => stream.writer.snapshot()?,
             Self::Patched(patched) => patched.rewrite(contents)?,
+            Self::Text(_) => return Err(FsError::ReadOnly),
         };
         match std::mem::replace(self, Self::sealed(content)) {
             Self::Patched(patched) => Ok((content, Some(patched.overlay))),
-            Self::Sealed { .. } | Self::Stream(_) => Ok((content, None)),
+            Self::Sealed { .. } | Self::Stream(_) | Self::Text(_) => Ok((content, None)),
         }
     }
 
@@ -250,6 +264,7 @@ impl Body {
             Self::Sealed { content, .. } => Ok(*content),
             Self::Stream(stream) => Ok(stream.writer.snapshot()?),
             Self::Patched(patched) => patched.rewrite(contents),
+            Self::Text(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -290,6 +305,7 @@ impl Body {
                 };
                 Ok((checkpoint, saved))
             }
+            Self::Text(_) => Err(FsError::ReadOnly),
         }
     }
 
@@ -319,7 +335,7 @@ impl Body {
     pub(crate) fn into_overlay(self) -> Option<Overlay> {
         match self {
             Self::Patched(patched) => Some(patched.overlay),
-            Self::Sealed { .. } | Self::Stream(_) => None,
+            Self::Sealed { .. } | Self::Stream(_) | Self::Text(_) => None,
         }
     }
 

@@ -24,7 +24,7 @@ mod batch;
 mod key;
 mod temp;
 
-pub use batch::{Batch, Limits, Refused};
+pub use batch::{Batch, BatchName, Limits, Refused};
 pub use key::Key;
 pub use temp::{looks_like_backup, looks_temporary};
 

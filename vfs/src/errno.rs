@@ -19,7 +19,7 @@ pub fn errno(error: &FsError) -> i32 {
         FsError::NameTooLong => Errno::NAMETOOLONG,
         FsError::NameEncoding => Errno::ILSEQ,
         FsError::NotPermitted => Errno::PERM,
-        FsError::Access => Errno::ACCESS,
+        FsError::Access | FsError::Locked(_) => Errno::ACCESS,
         FsError::ReadOnly => Errno::ROFS,
         FsError::Full => Errno::NOSPC,
         FsError::Invalid | FsError::Cycle => Errno::INVAL,

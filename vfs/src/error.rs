@@ -50,6 +50,9 @@ pub enum FsError {
     /// The mode bits or the member's role say no.
     #[error("permission denied")]
     Access,
+    /// Somebody else holds the name.
+    #[error("locked by {0}")]
+    Locked(String),
     /// The drive takes no writes.
     #[error("read-only drive")]
     ReadOnly,

@@ -17,6 +17,7 @@ use crate::attr::ALL_MODE_BITS;
 use crate::body::Body;
 use crate::drafts::Below;
 use crate::inode::Place;
+use crate::process::ProcessId;
 use crate::spool::Unfinished;
 
 /// A file.
@@ -54,6 +55,10 @@ pub(crate) struct Meta {
     pub(crate) writers: u32,
     /// The thread that last opened it to write; 0 when nobody did or nobody knows.
     pub(crate) writer_tid: u32,
+    /// The process of that thread.
+    pub(crate) saver: Option<ProcessId>,
+    /// Bytes read of it by anybody: what the kernel may have by now.
+    pub(crate) read_bytes: u64,
     /// How the spool log describes it, if it does, as unfinished.
     pub(crate) logged: Option<Box<Unfinished>>,
     /// When it was last handed to the drafts, or its first byte after that was changed, monotonic milliseconds.
@@ -82,10 +87,41 @@ impl FileNode {
             opens: 0,
             writers: 0,
             writer_tid: 0,
+            saver: None,
+            read_bytes: 0,
             logged: None,
             published_ms: 0,
         };
         Self { ino, body: Mutex::new(body), meta: Mutex::new(meta) }
+    }
+
+    /// A file that nobody made, of a few words. Its place keeps it from being taken for one that was removed.
+    pub(crate) fn text(ino: u64, text: &Arc<str>, now: Timestamp, place: Place) -> Self {
+        let body = Mutex::new(Body::Text(text.clone()));
+        let meta = Meta {
+            len: text.len() as u64,
+            mode: 0o444,
+            mtime: now,
+            ctime: now,
+            atime: now,
+            xattrs: shared(&Xattrs::new()),
+            owner: None,
+            finished: None,
+            rests_on: None,
+            below: Below::default(),
+            place: Some(place),
+            dirty: false,
+            attr_dirty: false,
+            changes: 0,
+            opens: 0,
+            writers: 0,
+            writer_tid: 0,
+            saver: None,
+            read_bytes: 0,
+            logged: None,
+            published_ms: 0,
+        };
+        Self { ino, body, meta: Mutex::new(meta) }
     }
 
     /// Whether it must stay known although the kernel let go of it.
@@ -96,6 +132,11 @@ impl FileNode {
 }
 
 impl Meta {
+    /// Whether so much of it was read that the kernel may answer for the rest.
+    pub(crate) fn is_read_whole(&self) -> bool {
+        self.read_bytes >= self.len - self.len / 10
+    }
+
     /// The value to publish with this content.
     pub(crate) fn value(&self, content: Content) -> FileValue {
         FileValue {

@@ -3,11 +3,12 @@
 //! ```text
 //! lookup  names to inodes, published tree and drafts as one     dirs     listings
 //! create  new files, directories, links; removing               rename   moving, exchanging
-//! io      open, read, write, finish, fsync                      attrs    attributes, xattrs, statfs
+//! opening opening, what is based on what then                   open     taking up what a crash left
+//! io      read, write, finish, fsync                            attrs    attributes, xattrs, statfs
 //! copy    ranges from file to file
 //! seal    drafts to the journal; the thread that does it        remote   what others changed
 //! past    virtual names
-//! in_use  what must not be collected
+//! in_use  what must not be collected               locking  who may change what, stale saves
 //! ```
 //!
 //! Leaves out: kernels ([`crate::fuse`]), the network, the journal's rules.
@@ -34,15 +35,16 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::attr::{ALL_MODE_BITS, Caller, DIR_MODE_BITS, FILE_MODE_BITS};
 use crate::contents::Contents;
 pub use crate::contents::Wait;
-use crate::drafts::{Drafts, Timing, Touched};
+use crate::drafts::{Drafts, Key, Timing, Touched};
 use crate::error::{FsError, OpenError, at};
 use crate::file::FileNode;
 use crate::handles::Handles;
 pub use crate::inode::ROOT_INO;
 use crate::inode::{NodeKind, Table};
 use crate::past::PastNode;
+use crate::process::ProcessId;
 use crate::spool::{Change, Spool, Unfinished, recover};
-use crate::traits::{Clock, Submit, Tree};
+use crate::traits::{Clock, Locks, Submit, Tree};
 
 mod attrs;
 mod copy;
@@ -50,17 +52,21 @@ mod create;
 mod dirs;
 mod in_use;
 mod io;
+mod locking;
 mod lookup;
 mod open;
+mod opening;
 mod past;
 mod remote;
 mod rename;
 mod seal;
 
 pub use attrs::XattrMode;
+pub(crate) use attrs::is_virtual;
 pub use dirs::DirEntry;
-pub use io::{Near, Opened};
+pub use io::Near;
 pub use lookup::Entry;
+pub use opening::Opened;
 pub use remote::Stale;
 pub use rename::RenameMode;
 
@@ -102,6 +108,8 @@ pub struct Config {
     pub sealer: Sealer,
     /// The device whose work this is, so that after a crash its own publications are told from others'.
     pub device: Option<DeviceId>,
+    /// Where programs that know of drives can talk to this one's daemon.
+    pub socket: Option<PathBuf>,
 }
 
 /// Who publishes drafts that are due.
@@ -146,6 +154,7 @@ impl Config {
             reserve_bytes: 256 << 20,
             sealer: Sealer::Thread,
             device: None,
+            socket: None,
         }
     }
 }
@@ -191,6 +200,7 @@ pub struct Core {
     left: Mutex<Vec<Unfinished>>,
     /// Virtual directories looked at lately.
     listings: past::Listings,
+    work: locking::Work,
 }
 
 pub(crate) struct State {
@@ -202,6 +212,10 @@ pub(crate) struct State {
     subdirs: Mutex<HashMap<DirId, u32>>,
     /// Registers others changed while they were drafted here: looked at again when the draft is published.
     overtaken: HashSet<Register>,
+    /// Which process made a draft.
+    savers: HashMap<Key, ProcessId>,
+    /// Drafts that will stand beside the official version, because who made them had not seen it.
+    stale_saves: HashSet<Key>,
     /// What else belongs into the next spool frame, after the drafts.
     also: Vec<Change>,
     /// Retry of a failed batch: not before, and the wait after another failure, milliseconds.
@@ -259,6 +273,7 @@ impl Drop for Fs {
     fn drop(&mut self) {
         self.core.stopping.store(true, Ordering::Release);
         self.core.wake.ring();
+        self.core.work.wake();
         self.core.stale.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -277,6 +292,7 @@ impl Fs {
         store: Store,
         source: Arc<dyn ChunkSource>,
         clock: Arc<dyn Clock>,
+        locks: Arc<dyn Locks>,
     ) -> Result<Self, OpenError> {
         let dir = config.spool_dir.clone();
         std::fs::create_dir_all(&dir).map_err(at("create", &dir))?;
@@ -290,12 +306,15 @@ impl Fs {
             dir_times: HashMap::new(),
             subdirs: Mutex::default(),
             overtaken: HashSet::new(),
+            savers: HashMap::new(),
+            stale_saves: HashSet::new(),
             also: Vec::new(),
             retry_at_ms: 0,
             backoff_ms: 0,
             one_by_one: 0,
         };
-        let core = open::recovered(config, tree, submit, clock, contents, state, recovered)?;
+        let core =
+            open::recovered(config, (tree, submit, clock, locks), contents, state, recovered)?;
         let kept: HashSet<u64> =
             core.left.lock().iter().filter_map(|left| left.file.overlay_number()).collect();
         recover::sweep(&dir, overlays.iter().filter(|number| !kept.contains(number)));
@@ -303,6 +322,7 @@ impl Fs {
         let mut fs = Self { core, threads: Vec::new() };
         if fs.core.config.sealer == Sealer::Thread {
             fs.start("vfs-seal", Core::seal_loop)?;
+            fs.start("vfs-uses", Core::uses_loop)?;
             if !fs.core.left.lock().is_empty() {
                 fs.start("vfs-left", Core::left_loop)?;
             }

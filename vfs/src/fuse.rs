@@ -24,14 +24,18 @@ use rustix::fs::OFlags;
 
 use crate::attr::{Caller, SetAttr};
 use crate::error::FsError;
-use crate::fs::{Entry, Fs, Near, RenameMode, Wait, XattrMode};
+use crate::fs::{Entry, Fs, Near, Opened, RenameMode, Wait, XattrMode, is_virtual};
 
+mod ahead;
+mod changer;
 mod convert;
 mod pool;
 mod reply;
 
+use ahead::read_ahead;
+use changer::Changer;
 use convert::{file_attr, file_type, set_time};
-use pool::{Job, Pool};
+use pool::Pool;
 use reply::error_of;
 
 /// How long the kernel may remember names and attributes. Everything others change is told to it, so this only bounds
@@ -50,6 +54,8 @@ pub(crate) struct Fuse {
     pool: Pool,
     /// For reads that wait for other devices: however long those take, a sync of a local file does not wait for them.
     fetching: Pool,
+    /// For calls that ask the other devices for a lock first.
+    asking: Pool,
 }
 
 fn guarded(body: impl FnOnce()) {
@@ -62,33 +68,17 @@ fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
 }
 
-/// Who changes a file's bytes: whether its set-id bits stay.
-#[derive(Clone, Copy)]
-enum Changer {
-    Trusted,
-    WithoutSetId,
-}
-
-impl Changer {
-    fn of(request: &Request) -> Self {
-        if request.uid() == 0 { Self::Trusted } else { Self::WithoutSetId }
-    }
-
-    /// The change was made, or not.
-    fn done<T>(self, fs: &Fs, fh: FileHandle, result: Result<T, FsError>) -> Result<T, FsError> {
-        let done = result?;
-        match self {
-            Self::Trusted => {}
-            Self::WithoutSetId => fs.drop_set_id(fh.0)?,
-        }
-        Ok(done)
-    }
-}
-
 impl Fuse {
     /// An adapter with its pool.
     pub(crate) fn new(fs: Arc<Fs>) -> std::io::Result<Self> {
-        Ok(Self { fs, pool: Pool::new("vfs-work")?, fetching: Pool::new("vfs-fetch")? })
+        let pool = Pool::new("vfs-work")?;
+        Ok(Self { fs, pool, fetching: Pool::new("vfs-fetch")?, asking: Pool::new("vfs-ask")? })
+    }
+
+    /// Answers when the others have answered.
+    fn asking(&self, job: impl FnOnce(&Fs) + Send + 'static) {
+        let fs = self.fs.clone();
+        self.asking.run(Box::new(move || guarded(|| job(&fs))));
     }
 
     /// Answers from the pool.
@@ -111,33 +101,6 @@ impl Fuse {
                 Err(error) => reply.error(error_of(&error)),
             });
         }));
-    }
-}
-
-/// Lets the pool bring what a reader in order will want next.
-fn read_ahead(
-    fs: &Arc<Fs>,
-    try_run: impl Fn(Job) -> bool,
-    fh: u64,
-    (offset, read): (u64, usize),
-    near: Near,
-) {
-    let wait = match near {
-        Near::Disk => Wait::Never,
-        Near::Peers => Wait::Allowed,
-    };
-    while let Some((from, to)) = fs.plan_ahead(fh, offset, read, near) {
-        let fs = fs.clone();
-        let bring = Box::new(move || {
-            guarded(|| match fs.read_ahead(fh, from, to, wait) {
-                Ok(()) | Err(FsError::WouldWait) => {}
-                Err(error) => tracing::debug!(%error, "read-ahead failed"),
-            });
-        });
-        // A full pool has better things to do.
-        if !try_run(bring) {
-            break;
-        }
     }
 }
 
@@ -236,7 +199,8 @@ impl Filesystem for Fuse {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            reply::entry(reply, self.fs.mknod(caller(request), parent.0, name.as_bytes(), mode))
+            let (caller, name) = (caller(request), name.as_bytes().to_vec());
+            self.elsewhere(move |fs| reply::entry(reply, fs.mknod(caller, parent.0, &name, mode)));
         });
     }
 
@@ -255,7 +219,18 @@ impl Filesystem for Fuse {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| reply::empty(reply, self.fs.unlink(caller(request), parent.0, name.as_bytes())));
+        guarded(|| {
+            let caller = caller(request);
+            match self.fs.unlink(caller, parent.0, name.as_bytes(), Wait::Never) {
+                Err(FsError::WouldWait) => {
+                    let name = name.as_bytes().to_vec();
+                    self.asking(move |fs| {
+                        reply::empty(reply, fs.unlink(caller, parent.0, &name, Wait::Allowed));
+                    });
+                }
+                result => reply::empty(reply, result),
+            }
+        });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -301,7 +276,7 @@ impl Filesystem for Fuse {
             match self.fs.rename(caller, from, to, mode, Wait::Never) {
                 Err(FsError::WouldWait) => {
                     let (from_name, to_name) = (from.1.to_vec(), to.1.to_vec());
-                    self.elsewhere(move |fs| {
+                    self.asking(move |fs| {
                         let (from, to) = ((parent.0, &*from_name), (newparent.0, &*to_name));
                         reply::empty(reply, fs.rename(caller, from, to, mode, Wait::Allowed));
                     });
@@ -325,10 +300,16 @@ impl Filesystem for Fuse {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded(|| {
             let caller = caller(request);
+            let open = move |fs: &Fs, wait| fs.open(caller, ino.0, flags.0, wait);
             if OFlags::from_bits_retain(flags.0 as u32).contains(OFlags::TRUNC) {
-                self.elsewhere(move |fs| reply::open(reply, fs.open(caller, ino.0, flags.0)));
-            } else {
-                reply::open(reply, self.fs.open(caller, ino.0, flags.0));
+                self.asking(move |fs| reply::open(reply, open(fs, Wait::Allowed)));
+                return;
+            }
+            match open(&self.fs, Wait::Never) {
+                Err(FsError::WouldWait) => {
+                    self.asking(move |fs| reply::open(reply, open(fs, Wait::Allowed)));
+                }
+                result => reply::open(reply, result),
             }
         });
     }
@@ -343,15 +324,28 @@ impl Filesystem for Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        guarded(|| match self.fs.create(caller(request), parent.0, name.as_bytes(), mode, flags) {
-            Ok((entry, opened)) => reply.created(
-                &TTL,
-                &file_attr(&entry.attr),
-                Generation(0),
-                FileHandle(opened.handle),
-                FopenFlags::FOPEN_KEEP_CACHE,
-            ),
-            Err(error) => reply.error(error_of(&error)),
+        guarded(|| {
+            let caller = caller(request);
+            let answer = |reply: ReplyCreate, made: Result<(Entry, Opened), FsError>| match made {
+                Ok((entry, opened)) => reply.created(
+                    &TTL,
+                    &file_attr(&entry.attr),
+                    Generation(0),
+                    FileHandle(opened.handle),
+                    FopenFlags::FOPEN_KEEP_CACHE,
+                ),
+                Err(error) => reply.error(error_of(&error)),
+            };
+            match self.fs.create(caller, parent.0, name.as_bytes(), mode, flags, Wait::Never) {
+                Err(FsError::WouldWait) => {
+                    let name = name.as_bytes().to_vec();
+                    self.asking(move |fs| {
+                        let wait = Wait::Allowed;
+                        answer(reply, fs.create(caller, parent.0, &name, mode, flags, wait));
+                    });
+                }
+                made => answer(reply, made),
+            }
         });
     }
 
@@ -594,7 +588,15 @@ impl Filesystem for Fuse {
                     (false, true) => XattrMode::Replace,
                     (true, true) => return reply.error(Errno::EINVAL),
                 };
-            reply::empty(reply, self.fs.setxattr(ino.0, name.as_bytes(), value, mode));
+            let name = name.as_bytes();
+            if is_virtual(name) {
+                let (name, value) = (name.to_vec(), value.to_vec());
+                self.elsewhere(move |fs| {
+                    reply::empty(reply, fs.setxattr(ino.0, &name, &value, mode));
+                });
+            } else {
+                reply::empty(reply, self.fs.setxattr(ino.0, name, value, mode));
+            }
         });
     }
 
@@ -623,7 +625,15 @@ impl Filesystem for Fuse {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| reply::empty(reply, self.fs.removexattr(ino.0, name.as_bytes())));
+        guarded(|| {
+            let name = name.as_bytes();
+            if is_virtual(name) {
+                let name = name.to_vec();
+                self.elsewhere(move |fs| reply::empty(reply, fs.removexattr(ino.0, &name)));
+            } else {
+                reply::empty(reply, self.fs.removexattr(ino.0, name));
+            }
+        });
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

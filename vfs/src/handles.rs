@@ -15,6 +15,8 @@ use crate::attr::Kind;
 use crate::error::FsError;
 use crate::file::FileNode;
 use crate::past::PastId;
+use crate::process::Process;
+use crate::traits::Scope;
 
 /// Most handles open at one time.
 pub(crate) const HANDLES_MAX: usize = 1 << 20;
@@ -24,9 +26,10 @@ pub(crate) struct FileHandle {
     pub(crate) node: Arc<FileNode>,
     pub(crate) reads: bool,
     pub(crate) writes: bool,
-    /// Thread that opened it: writes cannot be attributed, opens can.
-    #[expect(dead_code, reason = "read when stale saves are told by process (design 5.3)")]
-    pub(crate) tid: u32,
+    /// Who opened it: writes cannot be attributed, opens can.
+    pub(crate) by: Option<Process>,
+    /// The lock it is written under.
+    pub(crate) lock: Option<Scope>,
     /// Where the last read ended and how far was read ahead.
     pub(crate) ahead: Mutex<Ahead>,
 }

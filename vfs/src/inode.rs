@@ -259,8 +259,10 @@ impl Table {
                 cold(self.dir_ino(key.dir())?, key.folded())
             }
             NodeKind::Past(past) => match &past.kind {
-                PastKind::File(file, _) if file.is_busy() => None,
-                PastKind::File(..) | PastKind::Symlink(_) => cold(past.parent, past.name.as_str()),
+                PastKind::File(file, _) | PastKind::Text(file) if file.is_busy() => None,
+                PastKind::File(..) | PastKind::Symlink(_) | PastKind::Text(_) => {
+                    cold(past.parent, past.name.as_str())
+                }
                 PastKind::Dir(_) => None,
             },
             NodeKind::File(_) | NodeKind::Dir(_) => None,
@@ -281,7 +283,7 @@ impl Table {
         let busy = match &node.kind {
             NodeKind::File(file) => file.is_busy(),
             NodeKind::Past(past) => match &past.kind {
-                PastKind::File(file, _) => file.is_busy(),
+                PastKind::File(file, _) | PastKind::Text(file) => file.is_busy(),
                 PastKind::Dir(_) | PastKind::Symlink(_) => false,
             },
             NodeKind::Dir(_) | NodeKind::Symlink(_) => false,

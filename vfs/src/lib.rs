@@ -5,7 +5,8 @@
 //!                   ├──► file, body ─► overlay, pattern, contents ─► cas
 //!                   ├──► inode, handles  what kernels and programs hold
 //!                   ├──► spool           what no crash may lose
-//!                   ├──► past            virtual names: snapshots, versions of files
+//!                   ├──► past            virtual names: snapshots, versions of files, locks
+//!                   ├──► process, uses, loaded   who works on what, and which version it has in front of it
 //!                   └──► traits          the tree, publishing, time: implemented by the daemon
 //! attr, error, errno                     words for the above
 //! ```
@@ -16,6 +17,7 @@
 pub mod attr;
 mod body;
 mod contents;
+mod documents;
 pub mod drafts;
 pub mod errno;
 pub mod error;
@@ -24,16 +26,22 @@ pub mod fs;
 mod fuse;
 mod handles;
 mod inode;
+mod loaded;
 pub mod mount;
 mod overlay;
 pub mod past;
 mod pattern;
+mod process;
 mod space;
 mod spool;
 pub mod traits;
+mod uses;
 
 pub use error::{FsError, OpenError};
 pub use fs::{Config, Fs, Notice, Sealer};
 pub use mount::{MountError, MountOptions, Mounted, Unmounted};
 pub use space::Usage;
-pub use traits::{Clock, Past, SealError, Snapshot, StateError, Submit, Told, Tree};
+pub use traits::{
+    CheckoutError, Clock, Happening, Hold, Holder, Locks, Past, Scope, SealError, Snapshot, Spot,
+    StateError, Submit, Told, Tree,
+};

@@ -1,8 +1,9 @@
-//! Virtual names: what the drive's past looks like in the mount.
+//! Virtual names: what the drive's past, and who works on what, looks like in the mount.
 //!
 //! ```text
 //! .snapshots/MOMENT/...        a whole tree as it was
 //! .history/PATH/VERSION        every version of one file
+//! .NAME.lock                   beside a file somebody works on: who
 //! ```
 //!
 //! Leaves out: answering calls about them ([`crate::fs`]); where the past is kept ([`crate::traits`]).
@@ -10,7 +11,7 @@
 //! Invariants:
 //! - nothing here can be changed: every change is refused as on a read-only file system;
 //! - an identity stands for one thing for ever, and an inode number follows from it;
-//! - the two names at the top are found, never listed unless asked for, and a real file of such a name
+//! - these names are found, never listed unless asked for, and a real file of such a name
 //!   wins.
 
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) enum PastId {
     Versions { dir: DirId, name: Arc<str> },
     /// One of them.
     Version { dir: DirId, name: Arc<str>, version: VersionId },
+    /// What is to be said of a lock, under `.NAME.lock`.
+    Lock { dir: DirId, name: Arc<str>, text: Arc<str> },
 }
 
 /// Attributes of a virtual directory.
@@ -67,6 +70,7 @@ pub(crate) enum Seen {
     Dir(DirMeta),
     File(FileValue, VersionId),
     Symlink(SymlinkValue),
+    Text(Arc<str>),
 }
 
 /// One name of a virtual directory.
@@ -91,6 +95,7 @@ pub(crate) enum PastKind {
     Dir(DirMeta),
     File(Arc<FileNode>, VersionId),
     Symlink(SymlinkValue),
+    Text(Arc<FileNode>),
 }
 
 impl PastId {

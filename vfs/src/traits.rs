@@ -2,8 +2,8 @@
 //!
 //! Leaves out: any implementation; the daemon has the real ones, tests have fakes.
 
-use journal::id::{DirId, VersionId};
-use journal::name::EntryName;
+use journal::id::{DeviceId, DirId, VersionId};
+use journal::name::{EntryName, Register};
 use journal::op::{Op, Timestamp};
 use journal::past::Moment;
 use journal::view::{DirNode, HistoryVersion, OnceNode, ViewNode};
@@ -136,4 +136,132 @@ pub trait Clock: Send + Sync + 'static {
     fn wall(&self) -> Timestamp;
     /// Milliseconds of a clock that never goes back.
     fn monotonic_ms(&self) -> u64;
+}
+
+/// What a session lock is for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Scope {
+    /// One name, in the form names are compared by.
+    Name(Register),
+    /// Every name in a directory and below it.
+    Below(DirId),
+}
+
+/// A name and the directories it lies in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spot {
+    /// The name, in the form names are compared by.
+    pub register: Register,
+    /// Its directory, and those above up to the root; at most [`ABOVE_MAX`].
+    pub above: Vec<DirId>,
+}
+
+/// Directories of a [`Spot`]; a name that lies deeper is not covered by locks on the topmost.
+pub const ABOVE_MAX: usize = 64;
+
+/// How a name is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// While a program works on it.
+    Session,
+    /// For days, until it is given back.
+    Checkout,
+    /// Nobody writes, but an editor has it open.
+    Presence,
+}
+
+/// Who works on a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// The device.
+    pub device: DeviceId,
+    /// What the drive calls it.
+    pub name: String,
+    /// How.
+    pub hold: Hold,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: u64,
+    /// Members that could not be asked.
+    pub unreachable: u32,
+    /// Whether the drive's policy lets it keep others from writing.
+    pub refuses: bool,
+    /// Whether it is this device.
+    pub own: bool,
+}
+
+/// What the user should be told at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Happening {
+    /// A program may not change a name, because of the holder.
+    Refused(Register, Holder),
+    /// A program opened what an editor on another device has open.
+    AlsoOpen(Register, Holder),
+    /// A program saved over a version it had not seen; its save is this version, beside that one.
+    StaleSave(Register, VersionId),
+}
+
+/// Why a checkout was not taken or given back.
+#[derive(Debug, Error)]
+pub enum CheckoutError {
+    /// Somebody else has it.
+    #[error("{} has it", .0.name)]
+    Held(Holder),
+    /// This device does not have it.
+    #[error("this device has not checked it out")]
+    NotHeld,
+    /// This device's role may not.
+    #[error("this device may only read the drive")]
+    ReadOnly,
+    /// The drive's state cannot be read or written.
+    #[error("the journal cannot be written")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Who works on what, here and elsewhere.
+///
+/// What is not implemented answers as in a drive with no other members.
+pub trait Locks: Send + Sync + 'static {
+    /// Whether there is nobody else who could work on anything.
+    fn alone(&self) -> bool {
+        true
+    }
+
+    /// Who holds a name, others before this device. From memory: microseconds, and waits for nobody.
+    fn holder(&self, _spot: &Spot) -> Option<Holder> {
+        None
+    }
+
+    /// Asks the others for a session lock and waits for their answers, at most 2 s. Taken again when held already.
+    fn take(&self, _scope: &Scope, _spot: &Spot, _bases: &[VersionId]) -> Result<(), Holder> {
+        Ok(())
+    }
+
+    /// Asks without waiting; who finds the answer is the next to look at [`Locks::holder`].
+    fn take_later(&self, _scope: &Scope, _spot: &Spot, _bases: &[VersionId]) {}
+
+    /// Nothing here uses the lock any more. It is given back once what was saved has left.
+    fn give_back(&self, _scope: &Scope) {}
+
+    /// Something was published that locks may have waited for.
+    fn published(&self) {}
+
+    /// An editor has a document open, or not any more.
+    fn present(&self, _register: &Register, _there: bool) {}
+
+    /// Takes a checkout, or gives it back. May wait for the disk.
+    fn checkout(&self, _register: &Register, _taken: bool) -> Result<(), CheckoutError> {
+        Err(CheckoutError::NotHeld)
+    }
+
+    /// Whether every version from `official` back to one of `loaded` was made on this device.
+    fn made_here(
+        &self,
+        _loaded: &[VersionId],
+        _official: &[VersionId],
+    ) -> Result<bool, StateError> {
+        Ok(true)
+    }
+
+    /// Something happened that the user should be told. Waits for nobody.
+    fn happened(&self, _what: Happening) {}
 }

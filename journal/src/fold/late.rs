@@ -17,7 +17,7 @@ use crate::id::{DeviceId, DirId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with, prefix_end};
 use crate::member::Members;
 use crate::name::Register;
-use crate::op::{DirAttr, Role};
+use crate::op::{DirAttr, Op, Role};
 use crate::order::OrderKey;
 use crate::records::{
     EntryRec, LateRun, MoveRow, RegKey, VersionRec, What, decode, key, lane_pos, load, load_entry,
@@ -109,6 +109,16 @@ impl Fold<'_> {
                     first = first.into_iter().chain([op_key(&earliest, 0)]).min();
                 }
                 self.touch_attr(&row)?;
+                self.touch_cuts(&version, &row)?;
+                match &row.what {
+                    What::Lock { register, .. } => self.move_lock(&version, register, &rec)?,
+                    What::Member(op) => {
+                        if let Op::Remove { device, .. } | Op::SetRole { device, .. } = &**op {
+                            self.replay_locks_of(device)?;
+                        }
+                    }
+                    _ => {}
+                }
                 let at = key(table::MOVE_AT, &[&version.to_bytes()]);
                 if let Some(old) = load::<Vec<u8>>(self.kv, &at)?
                     && let Some(kept) = self.kept_move(&version)?
@@ -165,6 +175,7 @@ impl Fold<'_> {
         let mut turned = Vec::new();
         for device in devices.iter().filter(|d| old.get(*d) != now.get(*d)) {
             self.restand(device, &mut turned)?;
+            self.replay_locks_of(device)?;
         }
         self.turn(&turned)
     }

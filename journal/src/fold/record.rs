@@ -14,6 +14,7 @@ use crate::error::StateError;
 use crate::fold::Fold;
 use crate::id::{DeviceId, DirId, VersionId};
 use crate::kv::keys_with;
+use crate::lock::{Cuts, LockAct};
 use crate::member::verify_admit;
 use crate::name::Register;
 use crate::op::{Arrival, DirAttr, ExchangeSide, Op, Value};
@@ -28,13 +29,13 @@ use crate::tree;
 const MADE_MAX: usize = 64;
 
 /// The entry whose operations are being written down.
-struct At<'e> {
-    rec: &'e EntryRec,
-    version: VersionId,
+pub(super) struct At<'e> {
+    pub(super) rec: &'e EntryRec,
+    pub(super) version: VersionId,
 }
 
 impl At<'_> {
-    fn key(&self) -> Vec<u8> {
+    pub(super) fn key(&self) -> Vec<u8> {
         op_key(&self.rec.order(self.version.entry), self.version.index)
     }
 }
@@ -71,7 +72,8 @@ impl Fold<'_> {
                 | Op::Remove { .. }
                 | Op::SetRole { .. }
                 | Op::Rename { .. }
-                | Op::Retain(_) => {}
+                | Op::Retain(_)
+                | Op::Locks(_) => {}
                 _ => continue,
             }
             any = true;
@@ -130,6 +132,18 @@ impl Fold<'_> {
                     self.put_version(&at, at.version, None, what, Vec::new())?;
                     true
                 }
+                Op::Checkout { dir, name } => {
+                    let register = Register::new(*dir, name.clone());
+                    self.record_lock(&at, register, LockAct::Checkout)?
+                }
+                Op::GiveBack { dir, name, checkout } => {
+                    let register = Register::new(*dir, name.clone());
+                    self.record_lock(&at, register, LockAct::GiveBack(*checkout))?
+                }
+                Op::Break { dir, name, checkout } => {
+                    let register = Register::new(*dir, name.clone());
+                    self.record_lock(&at, register, LockAct::Break(*checkout))?
+                }
                 _ => true,
             };
             if !fits {
@@ -145,7 +159,7 @@ impl Fold<'_> {
     }
 
     /// Those of `named` that exist in `rec`'s past, sorted, once each.
-    fn seen_bases(
+    pub(super) fn seen_bases(
         &self,
         rec: &EntryRec,
         named: &[VersionId],
@@ -277,6 +291,11 @@ impl Fold<'_> {
             Some(old) => old.simple.is_some_and(|(head, last)| *own == [head] && order > last),
         };
         let (Some(register), true) = (&rec.register, follows) else { return Ok(false) };
+        if self.meta.breaks > 0
+            && Cuts::new(&*self.kv)?.uncut(&at.version, &rec.author, own)? != own
+        {
+            return Ok(false);
+        }
         let mut new = RegRec { simple: Some((at.version, order)), ..RegRec::default() };
         let kind = match &rec.what {
             What::File(_) => Some(ShownKind::File),

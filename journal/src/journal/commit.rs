@@ -22,10 +22,11 @@ use crate::error::{AppendError, OpenError, PathError, RefuseReason, StateError};
 use crate::fold::Fold;
 use crate::hlc::Hlc;
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
+use crate::lock;
 use crate::log;
 use crate::name::Register;
 use crate::op::{Arrival, Op};
-use crate::records::{EntryRec, LogPos, RegKey, What, load_entry, load_version};
+use crate::records::{EntryRec, LogPos, RegKey, What, key, load_entry, load_version, store, table};
 use crate::replica::{Verdict, judge};
 use crate::signed::{Signer, VerifiedEntry};
 use crate::tree;
@@ -112,7 +113,12 @@ impl Journal {
         refused: Vec<Refusal>,
     ) -> Result<Received, AppendError> {
         match self.submit(Request::Receive { entries, refused })? {
-            Outcome::Received(received) => Ok(received),
+            Outcome::Received(received) => {
+                if !received.mended.is_empty() {
+                    self.damaged.lock().retain(|id| !received.mended.contains(id));
+                }
+                Ok(received)
+            }
             _ => Err(AppendError::Closed),
         }
     }
@@ -256,13 +262,85 @@ impl Journal {
                 Ok(all.map_or(Outcome::Nothing, Outcome::Authored))
             }
             Request::Receive { entries, refused } => {
-                Ok(Outcome::Received(take_entries(writer, fold, entries, refused)?))
+                Ok(Outcome::Received(self.take_entries(writer, fold, entries, refused)?))
             }
             Request::Acknowledge { by, frontier } => {
                 acks::take(fold.kv, by, &frontier)?;
                 Ok(Outcome::Nothing)
             }
         }
+    }
+
+    /// Takes what can be taken of `entries` and what waited for them.
+    fn take_entries(
+        &self,
+        writer: &mut Writer,
+        fold: &mut Fold<'_>,
+        entries: Vec<VerifiedEntry>,
+        refused: Vec<Refusal>,
+    ) -> Result<Received, AppendError> {
+        let mut received = Received { refused, ..Received::default() };
+        let mut damaged = self.damaged.lock().clone();
+        let storage = writer.log.storage();
+        // The last entry of each lane that came: who sent it holds it, and all it has seen.
+        let mut came: BTreeMap<u32, EntryRec> = BTreeMap::new();
+        for entry in entries {
+            let given = entry.id();
+            let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
+            while let Some((entry, at)) = ready.pop() {
+                let id = entry.id();
+                match judge(&*fold.kv, &fold.meta, &entry)? {
+                    Verdict::Known if damaged.contains(&id) => {
+                        let at =
+                            writer.log.append(entry.bytes()).map_err(PathError::into_append)?;
+                        if let Some(rec) = load_entry(&*fold.kv, &id)? {
+                            let rec = EntryRec { at, ..rec };
+                            store(fold.kv, &key(table::ENTRY, &[id.as_bytes()]), &rec)?;
+                        }
+                        damaged.remove(&id);
+                        received.mended.push(id);
+                    }
+                    Verdict::Known => {}
+                    Verdict::Ready => {
+                        let at = match at {
+                            Some(at) => at,
+                            None => {
+                                writer.log.append(entry.bytes()).map_err(PathError::into_append)?
+                            }
+                        };
+                        fold.apply(&entry, at)?;
+                        received.applied.push(id);
+                        if let Some(rec) = load_entry(&*fold.kv, &id)? {
+                            came.insert(rec.lane, rec);
+                        }
+                        for held in writer.waiting.applied(&id) {
+                            ready.extend(reread(&*storage, held)?);
+                        }
+                    }
+                    Verdict::Waits(missing) => {
+                        for gone in writer.waiting.hold(entry, at, missing) {
+                            let why = RefuseReason::Crowded;
+                            received.refused.push(Refusal { id: Some(gone), why });
+                        }
+                    }
+                    Verdict::Refused(why) => {
+                        let why = if id == given { why } else { RefuseReason::GivenUp };
+                        received.refused.push(Refusal { id: Some(id), why });
+                        for gone in writer.waiting.refused(&id) {
+                            let why = RefuseReason::Parent;
+                            received.refused.push(Refusal { id: Some(gone), why });
+                        }
+                    }
+                }
+            }
+        }
+        for rec in came.values() {
+            chain::acknowledge(fold.kv, rec)?;
+        }
+        received.changed = std::mem::take(&mut fold.changed).into_values().collect();
+        received.wants = writer.waiting.wants(WANTS_MAX);
+        received.wants.extend(damaged);
+        Ok(received)
     }
 
     fn write_own(
@@ -372,14 +450,14 @@ fn check_ops(fold: &mut Fold<'_>, device: DeviceId, ops: &[Op]) -> Result<(), Ap
         if role < op.needs() && !leaves {
             return Err(AppendError::Role { index });
         }
-        if !fits(fold, op)? {
+        if !fits(fold, device, op)? {
             return Err(AppendError::Unfit { index });
         }
     }
     Ok(())
 }
 
-fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
+fn fits(fold: &mut Fold<'_>, device: DeviceId, op: &Op) -> Result<bool, StateError> {
     let placed = |fold: &Fold<'_>, from: &VersionId, dir: DirId| {
         let rec = load_version(&*fold.kv, from)?;
         Ok::<_, StateError>(
@@ -403,65 +481,19 @@ fn fits(fold: &mut Fold<'_>, op: &Op) -> Result<bool, StateError> {
             Ok(fit)
         }
         Op::Genesis { .. } => Ok(false),
+        Op::Checkout { dir, name } => {
+            Ok(lock::holds(&*fold.kv, &RegKey::new(dir, name))?.is_none())
+        }
+        Op::GiveBack { dir, name, checkout } => {
+            let held = lock::holds(&*fold.kv, &RegKey::new(dir, name))?;
+            Ok(held.is_some_and(|held| held.checkout == *checkout && held.device == device))
+        }
+        Op::Break { dir, name, checkout } => {
+            let held = lock::holds(&*fold.kv, &RegKey::new(dir, name))?;
+            Ok(held.is_some_and(|held| held.checkout == *checkout))
+        }
         _ => Ok(true),
     }
-}
-
-/// Takes what can be taken of `entries` and what waited for them.
-fn take_entries(
-    writer: &mut Writer,
-    fold: &mut Fold<'_>,
-    entries: Vec<VerifiedEntry>,
-    refused: Vec<Refusal>,
-) -> Result<Received, AppendError> {
-    let mut received = Received { refused, ..Received::default() };
-    let storage = writer.log.storage();
-    // The last entry of each lane that came: who sent it holds it, and all it has seen.
-    let mut came: BTreeMap<u32, EntryRec> = BTreeMap::new();
-    for entry in entries {
-        let given = entry.id();
-        let mut ready: Vec<(VerifiedEntry, Option<LogPos>)> = vec![(entry, None)];
-        while let Some((entry, at)) = ready.pop() {
-            let id = entry.id();
-            match judge(&*fold.kv, &fold.meta, &entry)? {
-                Verdict::Known => {}
-                Verdict::Ready => {
-                    let at = match at {
-                        Some(at) => at,
-                        None => writer.log.append(entry.bytes()).map_err(PathError::into_append)?,
-                    };
-                    fold.apply(&entry, at)?;
-                    received.applied.push(id);
-                    if let Some(rec) = load_entry(&*fold.kv, &id)? {
-                        came.insert(rec.lane, rec);
-                    }
-                    for held in writer.waiting.applied(&id) {
-                        ready.extend(reread(&*storage, held)?);
-                    }
-                }
-                Verdict::Waits(missing) => {
-                    for gone in writer.waiting.hold(entry, at, missing) {
-                        let why = RefuseReason::Crowded;
-                        received.refused.push(Refusal { id: Some(gone), why });
-                    }
-                }
-                Verdict::Refused(why) => {
-                    let why = if id == given { why } else { RefuseReason::GivenUp };
-                    received.refused.push(Refusal { id: Some(id), why });
-                    for gone in writer.waiting.refused(&id) {
-                        let why = RefuseReason::Parent;
-                        received.refused.push(Refusal { id: Some(gone), why });
-                    }
-                }
-            }
-        }
-    }
-    for rec in came.values() {
-        chain::acknowledge(fold.kv, rec)?;
-    }
-    received.changed = std::mem::take(&mut fold.changed).into_values().collect();
-    received.wants = writer.waiting.wants(WANTS_MAX);
-    Ok(received)
 }
 
 /// An entry that waited, with its place in the log when it lies there already.

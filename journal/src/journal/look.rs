@@ -5,6 +5,8 @@
 //! Invariants:
 //! - each call is one short read transaction and sees one committed state.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,20 +16,22 @@ use crate::chain::{self, Frontier};
 use crate::date::{OddClock, odd_clocks};
 use crate::error::{InviteError, OpenError, StateError};
 use crate::id::{DeviceId, DirId, DriveId, EntryId, VersionId};
-use crate::kv::{KvRead, keys_with};
+use crate::kv::{KvRead, keys_with, prefix_end};
 use crate::log::{self, Frame};
 use crate::member::{ForkProof, InviteInfo, Member, MemberFlags, MemberState, Members};
 use crate::name::EntryName;
 use crate::records::{
-    ForkRec, LogPos, Meta, What, key, load, load_entry, load_meta, load_version, table,
-    version_at_end,
+    EntryRec, ForkRec, LogPos, Meta, What, corrupt, decode, key, load, load_entry, load_meta,
+    load_version, table, version_at_end,
 };
-use crate::signed::VerifiedEntry;
+use crate::signed::{VerifiedEntry, VerifyError};
 use crate::tree::{self, ContentCursor, Named};
 use crate::view::{Conflict, DirNode, HistoryVersion, OnceNode, ViewNode};
 
 /// How long after its expiry an invite still has its holder answered, milliseconds.
 const INVITE_MEMORY_MS: u64 = 30 * 24 * 3_600_000;
+/// Most damaged entries that are asked for at once.
+const DAMAGED_MAX: usize = 256;
 
 impl Journal {
     pub(crate) fn look<R>(
@@ -82,14 +86,15 @@ impl Journal {
     pub fn lacking(&self, theirs: &Frontier, bytes_max: usize) -> Vec<Arc<[u8]>> {
         let lacking = self.look_or(Vec::new(), |kv| chain::lacking(kv, theirs, bytes_max));
         // What cannot be read here ends the run: what follows would only wait for it.
-        lacking.into_iter().map_while(|(_, at)| self.bytes_at(at)).collect()
+        lacking.into_iter().map_while(|(id, at)| self.bytes_at(&id, at)).collect()
     }
 
-    fn bytes_at(&self, at: LogPos) -> Option<Arc<[u8]>> {
+    fn bytes_at(&self, id: &EntryId, at: LogPos) -> Option<Arc<[u8]>> {
         match log::read(&*self.storage, at) {
             Ok(Some(bytes)) => Some(bytes.into()),
             Ok(None) => {
                 tracing::error!(segment = at.segment, offset = at.offset, "a log frame is damaged");
+                self.miss(*id);
                 None
             }
             Err(error) => {
@@ -102,7 +107,20 @@ impl Journal {
     /// One entry's bytes.
     pub fn entry(&self, id: &EntryId) -> Option<Arc<[u8]>> {
         let rec = self.look_or(None, |kv| load_entry(kv, id))?;
-        self.bytes_at(rec.at)
+        self.bytes_at(id, rec.at)
+    }
+
+    fn miss(&self, id: EntryId) {
+        let mut damaged = self.damaged.lock();
+        // The others are found when these are mended.
+        if damaged.len() < DAMAGED_MAX {
+            damaged.insert(id);
+        }
+    }
+
+    /// Applied entries whose frames could not be read lately. Taken in again, they are written anew.
+    pub fn damaged(&self) -> Vec<EntryId> {
+        self.damaged.lock().iter().copied().collect()
     }
 
     /// Whether everything behind `theirs` is held here.
@@ -137,6 +155,16 @@ impl Journal {
         self.look_or(Vec::new(), |kv| {
             Members::load(kv)?.list.iter().map(|m| member(kv, m)).collect()
         })
+    }
+
+    /// Devices of which nothing is known yet but what stands in entries of the own log that wait for damaged ones. They
+    /// may have what is damaged here: who misses an admission would else never be let in, nor let anybody in.
+    pub fn members_behind_gaps(&self) -> Vec<DeviceId> {
+        if self.behind_gaps.is_empty() {
+            return Vec::new();
+        }
+        let members = self.look_or(Members::default(), |kv| Members::load(kv));
+        self.behind_gaps.iter().filter(|id| members.get(id).is_none()).copied().collect()
     }
 
     /// One member.
@@ -277,33 +305,44 @@ impl Journal {
     }
 
     /// Reads the log again from disk and checks every signature and every link; `progress` is
-    /// called with the number of entries read so far.
+    /// called with the number of entries read so far. What is missed is asked of peers from then on.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport, OpenError> {
+        self.verify_by(&mut VerifiedEntry::verify, progress)
+    }
+
+    /// [`Journal::verify`] by somebody's own check of signatures: the simulator looks at each entry once.
+    pub fn verify_by(
+        &self,
+        check: &mut dyn FnMut(Arc<[u8]>) -> Result<VerifiedEntry, VerifyError>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<VerifyReport, OpenError> {
         let mut report = VerifyReport::default();
-        let mut found = std::collections::BTreeSet::new();
+        let mut found = BTreeSet::new();
         let reader = log::Log::reader(Arc::clone(&self.storage))?;
-        let end = self.writer.lock().log.end();
+        let (end, applied) = {
+            let writer = self.writer.lock();
+            (writer.log.end(), self.meta()?.entries)
+        };
         reader.scan(LogPos::default(), &mut |frame| {
             // What is appended meanwhile may be half written.
             if frame.place() >= (end.segment, end.offset) {
                 return Ok(());
             }
-            let sound = match frame {
-                Frame::Bad { .. } => false,
-                Frame::Entry { bytes, .. } => match VerifiedEntry::verify(bytes.into()) {
-                    Err(_) => false,
-                    Ok(entry) => {
-                        found.insert(entry.id());
-                        self.look(|kv| {
-                            for id in entry.entry().parents().chain([entry.id()]) {
-                                if !is_applied(kv, &id)? {
-                                    return Ok(false);
-                                }
-                            }
-                            Ok(true)
-                        })?
+            let Frame::Entry { bytes, .. } = frame else {
+                report.holes += 1;
+                return Ok(());
+            };
+            let sound = match check(bytes.into()) {
+                Err(_) => false,
+                Ok(entry) => self.look(|kv| {
+                    for id in entry.entry().parents().chain([entry.id()]) {
+                        if !is_applied(kv, &id)? {
+                            return Ok(false);
+                        }
                     }
-                },
+                    found.insert(entry.id());
+                    Ok(true)
+                })?,
             };
             match sound {
                 true => report.entries += 1,
@@ -312,15 +351,27 @@ impl Journal {
             progress(report.entries + report.bad);
             Ok(())
         })?;
-        let missing = self.look(|kv| {
-            let mut missing = 0;
-            for (_, lane) in chain::lanes(kv)? {
-                missing += u64::from(!found.contains(&lane.tip));
-            }
-            Ok(missing)
-        })?;
-        report.bad += missing;
+        if (found.len() as u64) < applied {
+            report.bad += self.miss_all_but(&found, applied)?;
+        }
         Ok(report)
+    }
+
+    /// Of the first `applied` entries, those that are not in `found` are missed. How many.
+    fn miss_all_but(&self, found: &BTreeSet<EntryId>, applied: u64) -> Result<u64, StateError> {
+        let mut missing = 0;
+        self.look(|kv| {
+            kv.scan(&[table::ENTRY], &prefix_end(&[table::ENTRY]), &mut |row, value| {
+                let id = row.last_chunk::<32>().map(|id| EntryId::from_bytes(*id));
+                let id = id.ok_or_else(|| corrupt(row))?;
+                if !found.contains(&id) && decode::<EntryRec>(row, value)?.number < applied {
+                    missing += 1;
+                    self.miss(id);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        })?;
+        Ok(missing)
     }
 
     /// Makes the state as durable as the log; later calls give `Closed`.

@@ -7,6 +7,7 @@
 //!   possibly torn by a power loss is thrown away and folded anew;
 //! - opening may be cut off at any point and done again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,8 +20,8 @@ use crate::chain;
 use crate::entry::Entry;
 use crate::error::{CreateError, OpenError, StateError};
 use crate::fold::Fold;
-use crate::hlc::Hlc;
-use crate::id::DriveId;
+use crate::hlc::{Hlc, WALL_LAST_MS};
+use crate::id::{DeviceId, DriveId};
 use crate::kv::Kv;
 use crate::log::storage::{DirStorage, Storage};
 use crate::log::{self, Frame, Log};
@@ -75,7 +76,7 @@ impl Journal {
             prev: None,
             seen: Vec::new(),
             late: Vec::new(),
-            hlc: Hlc::from_ms(now.wall_ms),
+            hlc: Hlc::from_ms(now.wall_ms.min(WALL_LAST_MS)),
             saved_at_ms: now.wall_ms,
             ops: vec![Op::Genesis { drive_name, device_name, id_key, posix_owners }],
         };
@@ -180,6 +181,7 @@ impl Journal {
         })?;
         let genesis = log::read(&*storage, genesis.ok_or_else(corrupt)?.at)?;
         let genesis = genesis.ok_or_else(corrupt)?.into();
+        let behind_gaps = members_behind_gaps(&*storage, &waiting)?;
         Ok(Journal {
             dir: dir.map(Path::to_owned),
             storage,
@@ -189,6 +191,8 @@ impl Journal {
             writer: Mutex::new(Writer { log, waiting }),
             clock: Mutex::default(),
             acks: Mutex::default(),
+            behind_gaps,
+            damaged: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -274,6 +278,27 @@ fn fold_log(kv: &mut dyn Kv, log: &Log, from: LogPos) -> Result<Waiting, OpenErr
     fold.meta.gaps = waiting.gaps();
     fold.finish()?;
     Ok(waiting)
+}
+
+/// The authors of entries that wait, and whom these admit; who is removed in one is not among them.
+fn members_behind_gaps(
+    storage: &dyn Storage,
+    waiting: &Waiting,
+) -> Result<BTreeSet<DeviceId>, OpenError> {
+    let (mut members, mut removed) = (BTreeSet::new(), BTreeSet::new());
+    for at in waiting.places() {
+        let Some(bytes) = log::read(storage, at)? else { continue };
+        let Ok(entry) = VerifiedEntry::trust_unchecked(bytes.into()) else { continue };
+        members.insert(entry.entry().device);
+        for op in &entry.entry().ops {
+            match op {
+                Op::Admit { device, .. } => _ = members.insert(*device),
+                Op::Remove { device, .. } => _ = removed.insert(*device),
+                _ => {}
+            }
+        }
+    }
+    Ok(members.difference(&removed).copied().collect())
 }
 
 fn find_genesis(log: &Log) -> Result<Option<(VerifiedEntry, LogPos)>, OpenError> {

@@ -15,6 +15,7 @@ use crate::chain::{Frontier, clock_of};
 use crate::error::StateError;
 use crate::id::VersionId;
 use crate::kv::{KvRead, keys_with, prefix_end};
+use crate::lock::Cuts;
 use crate::member::Members;
 use crate::records::{
     EntryRec, RegKey, corrupt, decode, key, load_entry, load_register, load_version, table,
@@ -232,12 +233,15 @@ fn superseders(
     version: VersionId,
 ) -> Result<Vec<(VersionId, EntryRec)>, StateError> {
     let (mut queue, mut passed) = (VecDeque::from([version]), BTreeSet::new());
-    let mut out = Vec::new();
+    let (mut out, cuts) = (Vec::new(), Cuts::new(kv)?);
     while let Some(id) = queue.pop_front() {
         for row in keys_with(kv, &key(table::SUPERSEDE, &[&id.to_bytes()]))? {
             let by = version_at_end(&row)?;
             let rec = load_version(kv, &by)?.ok_or_else(|| corrupt(&row))?;
             let entry = load_entry(kv, &by.entry)?.ok_or_else(|| corrupt(&row))?;
+            if cuts.is_cut(&by, &rec.author, &id)? {
+                continue;
+            }
             match (entry.accepted(), rec.skipped) {
                 (true, false) => out.push((by, entry)),
                 (false, _) if passed.insert(by) => queue.push_back(by),

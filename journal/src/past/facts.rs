@@ -14,9 +14,10 @@ use crate::error::StateError;
 use crate::hlc::Hlc;
 use crate::id::{EntryId, VersionId};
 use crate::kv::{KvRead, Visit, prefix_end};
+use crate::lock;
 use crate::member::Members;
 use crate::records::{
-    EntryRec, LateRun, VersionRec, corrupt, decode, key, load_entry, table, version_at_end,
+    EntryRec, LateRun, RegKey, VersionRec, corrupt, decode, key, load_entry, table, version_at_end,
 };
 
 /// A set of entries closed under what they have seen: the last position in each lane.
@@ -122,7 +123,12 @@ impl KvRead for Entries<'_> {
             table::MEMBER_OP,
             table::MOVE_KEPT,
             table::SNAPSHOT,
+            table::LOCK_OP,
         ];
+        // Which registers anything was ever broken in: more than a moment knew is only looked at in vain.
+        if from.first() == Some(&table::BREAK) {
+            return self.kv.scan(from, to, visit);
+        }
         if !from.first().is_some_and(|table| of_versions.contains(table)) {
             return Ok(());
         }
@@ -130,6 +136,17 @@ impl KvRead for Entries<'_> {
             true => visit(row, value),
             false => Ok(ControlFlow::Continue(())),
         })
+    }
+}
+
+impl Facts<'_> {
+    /// The breaks that took effect by what the set says.
+    fn broken(&self, at: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let reg = RegKey::from_slice(at.get(1..).unwrap_or_default());
+        if self.entries.kv.get(&key(table::BREAK, &[reg.as_slice()]))?.is_none() {
+            return Ok(None);
+        }
+        encode(at, &lock::replay(self, self.members, &reg)?).map(Some)
     }
 }
 
@@ -151,6 +168,7 @@ impl KvRead for Facts<'_> {
                 rec.skipped = skipped;
                 encode(key, &rec).map(Some)
             }
+            (Some(table::BROKEN), _) => self.broken(key),
             _ => self.entries.get(key),
         }
     }

@@ -165,7 +165,7 @@ impl<'a> Then<'a> {
             let shows = self.shows.get(dir).copied().unwrap_or_default();
             Ok(Within { shows, inside: put_inside(facts, dir)? })
         };
-        Ok(Rules { kv: facts }.derive(reg, dirs, look)?.rec)
+        Ok(Rules::new(facts)?.derive(reg, dirs, look)?.rec)
     }
 
     /// Finds out whether `dir` shows anything, and before that the same of every directory in it

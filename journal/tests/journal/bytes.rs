@@ -8,7 +8,7 @@ use journal::entry::{ENTRY_LEN_MAX, Entry};
 use journal::hlc::Hlc;
 use journal::op::{Arrival, DirAttr, ExchangeSide, Named};
 use journal::signed::{VerifiedEntry, VerifyError, genesis_drive};
-use journal::{DirId, DriveId, EntryId, Op, Role, VersionId};
+use journal::{DirId, DriveId, EntryId, LockPolicy, Op, Role, VersionId};
 use proptest::prelude::*;
 
 use crate::forge::{Forge, file, gone, link, name, put, put_in, signer_of, v};
@@ -80,6 +80,21 @@ fn the_bytes_of_a_policy_are_what_they_were() {
     let entry = Entry { ops: vec![Op::Retain(policy)], ..every_op().entry().clone() };
     let entry = VerifiedEntry::sign(entry, &signer_of('A')).unwrap();
     golden("entry-retain", entry.bytes());
+}
+
+#[test]
+fn the_bytes_of_checkouts_are_what_they_were() {
+    let (dir, checkout) = (DirId::from_bytes([4; 32]), VersionId::new(every_op().id(), 1));
+    let ops = vec![
+        Op::Checkout { dir, name: name("a") },
+        Op::GiveBack { dir, name: name("a"), checkout },
+        Op::Break { dir, name: name("a"), checkout },
+        Op::Locks(LockPolicy::Enforced),
+        Op::Locks(LockPolicy::Advisory),
+    ];
+    let entry = Entry { ops, ..every_op().entry().clone() };
+    let entry = VerifiedEntry::sign(entry, &signer_of('A')).unwrap();
+    golden("entry-checkouts", entry.bytes());
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Cluster {
     texts: u64,
     forks: bool,
     pub removals: bool,
+    /// Of a hundred acts how many are about checkouts beyond the usual.
+    pub locks: u64,
 }
 
 impl Cluster {
@@ -95,8 +97,8 @@ impl Cluster {
             device.journal.receive(&[Arc::clone(&admin.bytes)], now(1000)).unwrap();
         }
         let written = BTreeMap::new();
-        let (wall, texts, removals) = (2000, 0, false);
-        Self { rng, devices, genesis, written, wall, texts, forks, removals }
+        let (wall, texts, removals, locks) = (2000, 0, false, 0);
+        Self { rng, devices, genesis, written, wall, texts, forks, removals, locks }
     }
 
     pub fn run(&mut self, steps: usize) {
@@ -241,7 +243,19 @@ impl Cluster {
             next += 1;
         }
         let dir = *self.rng.pick(&dirs).unwrap();
-        match self.rng.below(100) {
+        if self.locks > 0 && self.rng.chance(self.locks) {
+            return self.lock(at, dir, &files);
+        }
+        if self.locks > 0 && self.rng.chance(40) {
+            let own = self.devices[at].signer.device();
+            files.retain(|(dir, node)| {
+                let register = Register::new(*dir, node.register.name.clone());
+                let found = self.devices[at].journal.checkout(&register).unwrap();
+                found.is_some_and(|found| found.device == own)
+            });
+            return self.save(at, &files);
+        }
+        match self.rng.below(110) {
             0..15 => self.create(at, dir),
             15..20 => self.load(at, &files),
             20..44 => self.save(at, &files),
@@ -254,7 +268,8 @@ impl Cluster {
             92..95 => self.dance(at, &files),
             95..97 => self.swap(at, &files, &subdirs),
             97..99 => self.set_dir(at, &subdirs),
-            _ => self.remove_member(at),
+            99 => self.remove_member(at),
+            _ => self.lock(at, dir, &files),
         }
     }
 
@@ -484,6 +499,23 @@ impl Cluster {
         let ViewKind::Dir { dir, attr } = node.kind else { return };
         let mode = [0o700, 0o750, 0o755][self.rng.below(3)];
         self.emit(at, vec![Op::SetDir { dir, attr: DirAttr { mode, ..attr } }]);
+    }
+
+    /// Takes a name for itself, gives it back, or breaks somebody's hold of it.
+    fn lock(&mut self, at: usize, dir: DirId, files: &[(DirId, ViewNode)]) {
+        let register = match self.rng.pick(files).cloned() {
+            Some((dir, node)) if !self.rng.chance(20) => Register::new(dir, node.register.name),
+            _ => Register::new(dir, self.name("xyp")),
+        };
+        let found = self.devices[at].journal.checkout(&register).unwrap();
+        let own = self.devices[at].signer.device();
+        let Register { dir, name } = register;
+        let op = match found {
+            None => Op::Checkout { dir, name },
+            Some(found) if found.device == own => Op::GiveBack { dir, name, checkout: found.id },
+            Some(found) => Op::Break { dir, name, checkout: found.id },
+        };
+        self.emit(at, vec![op]);
     }
 
     /// The first device removes another, demotes it, or takes it back in.

@@ -9,19 +9,20 @@ use journal::{EntryId, Journal, Opened};
 
 use crate::cluster::Cluster;
 use crate::forge::{feed, journal_of};
-use crate::oracle::{Oracle, walk};
+use crate::oracle::{Oracle, checkouts_differ, walk};
 
 const STEPS: usize = 60;
 
-fn check(seed: u64, forks: bool) {
-    let mut cluster = Cluster::new(seed, forks);
+/// Runs the cluster; gives what the rules say of all it wrote.
+fn check(seed: u64, mut cluster: Cluster) -> Oracle {
     cluster.run(STEPS);
     let entries = cluster.entries();
     let hash = cluster.devices[0].journal.tree_hash();
     for device in &cluster.devices {
         assert_eq!(device.journal.tree_hash(), hash, "seed {seed}: devices differ");
     }
-    let expected = Oracle::fold(&entries);
+    let rules = Oracle::of(&entries);
+    let expected = rules.nodes();
     let shown = walk(&cluster.devices[0].journal);
     assert_eq!(shown, expected, "seed {seed}: not the tree the rules describe");
     for _ in 0..3 {
@@ -30,9 +31,12 @@ fn check(seed: u64, forks: bool) {
         assert_eq!(other.tree_hash(), hash, "seed {seed}: order of delivery matters");
         assert_eq!(walk(&other), expected, "seed {seed}: order of delivery matters");
         assert_eq!(other.counts(), cluster.devices[0].journal.counts(), "seed {seed}");
+        assert_eq!(checkouts_differ(&other, &rules), None);
     }
     let journal = &cluster.devices[0].journal;
+    assert_eq!(checkouts_differ(journal, &rules), None);
     journal.rebuild_state().unwrap();
+    assert_eq!(checkouts_differ(journal, &rules), None);
     assert_eq!(journal.tree_hash(), hash, "seed {seed}: rebuilding gives another tree");
     assert_eq!(walk(journal), expected, "seed {seed}: rebuilding gives another tree");
     // What lay only on a disk that was lost is lost.
@@ -42,20 +46,34 @@ fn check(seed: u64, forks: bool) {
         let found = history.iter().any(|h| h.version == *version);
         assert!(found, "seed {seed}: version {version} of {register:?} is lost");
     }
+    rules
 }
 
 #[test]
 fn every_order_of_delivery_gives_the_tree_the_rules_describe() {
     for seed in 0..120 {
-        check(seed, false);
+        check(seed, Cluster::new(seed, false));
     }
 }
 
 #[test]
 fn forked_chains_converge_all_the_same() {
     for seed in 1000..1100 {
-        check(seed, true);
+        check(seed, Cluster::new(seed, true));
     }
+}
+
+#[test]
+fn checkouts_and_breaks_converge_whatever_else_happens() {
+    let (mut breaks, mut cuts) = (0, 0);
+    for seed in 4000..4120 {
+        let mut cluster = Cluster::new(seed, seed % 3 == 1);
+        (cluster.locks, cluster.removals) = (25, seed % 3 == 2);
+        let rules = check(seed, cluster);
+        breaks += rules.checkouts.breaks();
+        cuts += rules.cuts();
+    }
+    assert!(breaks > 200 && cuts > 30, "{breaks} breaks cut {cuts} bases: too little to see");
 }
 
 #[test]
@@ -65,10 +83,11 @@ fn removals_and_changed_roles_converge() {
         cluster.removals = true;
         cluster.run(STEPS);
         let entries = cluster.entries();
-        let mut hashes = Vec::new();
+        let (mut hashes, rules) = (Vec::new(), Oracle::of(&entries));
         for _ in 0..4 {
             let (other, _) = journal_of(&cluster.genesis);
             cluster.deliver(&entries, &other);
+            assert_eq!(checkouts_differ(&other, &rules), None);
             hashes.push((other.tree_hash(), walk(&other), other.members()));
         }
         for other in &hashes {

@@ -6,6 +6,7 @@ mod author;
 mod bytes;
 mod cases;
 mod chains;
+mod checkouts;
 mod cluster;
 mod converge;
 mod forge;

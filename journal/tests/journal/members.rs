@@ -267,6 +267,36 @@ fn entries_of_another_drive_or_out_of_line_are_refused() {
 }
 
 #[test]
+fn an_entry_at_the_end_of_logical_time_stops_nobody() {
+    use journal::hlc::{Hlc, WALL_LAST_MS};
+    let mut f = Forge::new();
+    let journal = f.journal();
+    let good = f.e('B', 1, vec![], &[]);
+    feed(&journal, std::slice::from_ref(&good));
+    let (bob, last) = (signer_of('B'), Hlc::from_ms(WALL_LAST_MS));
+    let at = |hlc: Hlc, after: &journal::signed::VerifiedEntry| {
+        let mut entry = good.entry().clone();
+        (entry.prev, entry.seq, entry.seen) = (Some(after.id()), after.entry().seq + 1, vec![]);
+        entry.hlc = hlc;
+        journal::signed::VerifiedEntry::sign(entry, &bob).unwrap()
+    };
+    for hlc in [Hlc::from_raw(u64::MAX), Hlc::from_raw(last.get() + 1)] {
+        let refused = feed(&journal, &[at(hlc, &good)]).refused;
+        assert_eq!(refused.first().map(|r| r.why.clone()), Some(RefuseReason::Clock), "{hlc:?}");
+    }
+    let late = at(last, &good);
+    assert_eq!(feed(&journal, std::slice::from_ref(&late)).applied, [late.id()]);
+    // A clock gone mad does not leap either.
+    for n in 1..4 {
+        let wrote =
+            journal.author(&signer_of('A'), vec![put("x", "x", &[])], now(u64::MAX)).unwrap();
+        let wrote = journal::signed::VerifiedEntry::verify(wrote.bytes).unwrap();
+        assert_eq!(wrote.entry().hlc, Hlc::from_raw(last.get() + n));
+        assert_eq!(feed(&f.journal(), &[good.clone(), late.clone(), wrote]).refused, []);
+    }
+}
+
+#[test]
 fn operations_about_what_their_author_had_not_seen_have_no_effect() {
     let mut f = Forge::new();
     let made = f.mkdir(ROOT, "d", &[]);

@@ -8,7 +8,9 @@ use journal::signed::VerifiedEntry;
 use journal::state::State;
 use journal::{AppendError, Frontier, Journal, OpenError, Opened, Signer};
 
-use crate::forge::{Forge, MemStorage, feed, journal_of, now, put, signer_of, spec};
+use crate::forge::{
+    Forge, MemStorage, admit, feed, invite_key, journal_of, now, put, signer_of, spec,
+};
 use crate::oracle::walk;
 
 fn reopen(storage: &MemStorage) -> Result<Journal, OpenError> {
@@ -93,6 +95,71 @@ fn a_damaged_frame_is_missed_and_comes_back_from_a_peer() {
         assert_eq!(third.tree_hash(), again.tree_hash());
         assert_eq!(walk(&third), walk(&again));
     }
+}
+
+#[test]
+fn who_misses_what_an_admission_builds_on_still_knows_whom_to_ask() {
+    let (journal, storage, signer, entries) = written(1);
+    let bob = signer_of('B').device();
+    let (key, role) = (invite_key(), journal::Role::Editor);
+    let invite = journal::Op::Invite { key, role, expires: 1000, uses: 1 };
+    journal.author(&signer, vec![invite, admit(&journal.drive().id, 'B')], now(5)).unwrap();
+    let at = 48 + 12 + entries[0].bytes().len() + 40;
+    storage.files.lock().get_mut("00000001.seg").unwrap()[at] ^= 1;
+    let again = reopen(&storage).unwrap();
+    assert!(again.member(bob).is_none() && again.member(signer.device()).is_some());
+    assert_eq!(again.members_behind_gaps(), [bob]);
+    feed(&again, &entries[1..]);
+    assert!(again.member(bob).is_some());
+    assert_eq!(again.members_behind_gaps(), []);
+}
+
+#[test]
+fn a_frame_that_rots_while_the_journal_is_open_is_written_anew() {
+    let (journal, storage, signer, entries) = written(6);
+    let entry = &entries[3];
+    let at = 48 + entries[..3].iter().map(|e| 12 + e.bytes().len()).sum::<usize>();
+    let (hash, counts) = (journal.tree_hash(), journal.counts());
+    storage.files.lock().get_mut("00000001.seg").unwrap()[at + 40] ^= 1;
+    assert_eq!(journal.damaged(), [], "nobody has looked");
+    assert_eq!(journal.lacking(&Default::default(), usize::MAX).len(), 3);
+    assert_eq!(journal.damaged(), [entry.id()]);
+    assert_eq!(journal.verify(&mut |_| {}).unwrap().bad, 1);
+    // Another entry leaves it as it is.
+    assert_eq!(feed(&journal, &entries[4..5]).wants, [entry.id()]);
+    let got = feed(&journal, std::slice::from_ref(entry));
+    assert_eq!((got.mended, got.applied, got.wants), (vec![entry.id()], vec![], vec![]));
+    assert_eq!(journal.damaged(), []);
+    let report = journal.verify(&mut |_| {}).unwrap();
+    assert_eq!((report.bad, report.holes), (0, 1));
+    assert_eq!(journal.lacking(&Default::default(), usize::MAX).len(), entries.len());
+    assert_eq!((journal.tree_hash(), journal.counts()), (hash, counts));
+    // What is not missed is not written twice.
+    let len = storage.len("00000001.seg").unwrap();
+    assert_eq!(feed(&journal, std::slice::from_ref(entry)).mended, []);
+    assert_eq!(storage.len("00000001.seg").unwrap(), len);
+    journal.author(&signer, vec![put("more", "z", &[])], now(50)).unwrap();
+    assert_eq!(reopen(&storage).unwrap().tree_hash(), journal.tree_hash());
+}
+
+#[test]
+fn what_a_loss_of_power_tore_out_of_the_unsynced_end_is_no_damage() {
+    let (journal, storage, _, entries) = written(5);
+    let lengths: Vec<usize> = entries.iter().map(|e| 12 + e.bytes().len()).collect();
+    let at = 48 + lengths[..5].iter().sum::<usize>();
+    // An end of two entries that nobody was told of: the first one's sectors did not reach the disk, and what came
+    // after them, of no chain that is known, did.
+    let torn = storage.copy();
+    torn.files.lock().get_mut("00000001.seg").unwrap()[at..at + lengths[5]].fill(0);
+    torn.append("00000001.seg", &storage.files.lock()["00000001.seg"][48..48 + lengths[0]])
+        .unwrap();
+    let again = reopen(&torn).unwrap();
+    assert_eq!(again.counts().entries, 5);
+    let report = again.verify(&mut |_| {}).unwrap();
+    assert_eq!((report.bad, report.holes), (0, 1));
+    assert_eq!(feed(&again, &entries[5..]).applied.len(), entries.len() - 5);
+    assert_eq!(again.tree_hash(), journal.tree_hash());
+    assert_eq!(again.verify(&mut |_| {}).unwrap().bad, 0);
 }
 
 #[test]

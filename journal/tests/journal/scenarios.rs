@@ -5,6 +5,7 @@
 //! delivery and a rebuilt state give the same tree, which is the naive oracle's; nothing written is lost; what was
 //! resolved stays so; and the tree of every moment is what the moment's entries alone fold to.
 
+mod checkouts;
 mod cycles;
 mod dances;
 mod directories;
@@ -23,10 +24,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use journal::signed::VerifiedEntry;
 use journal::view::HistoryStanding;
-use journal::{DirId, EntryId, Journal, Moment, Op, Past, Standing, Value, ViewKind};
+use journal::{
+    CheckoutFate, DirId, EntryId, Journal, Moment, Op, Past, Register, Standing, Value, ViewKind,
+};
 
 use crate::cluster::{Rng, deliver};
-use crate::forge::{feed, journal_of, list, signer_of};
+use crate::forge::{journal_of, signer_of};
 use crate::oracle::{self, Oracle};
 use crate::past::{closure, published_ms};
 use crate::script::{Step, Subject, steps};
@@ -36,6 +39,9 @@ use crate::stage::{Stage, nodes_of, user_of, written};
 const DELIVERIES: u64 = 40;
 /// Moments of the past looked at for each scenario.
 const MOMENTS_MAX: usize = 24;
+
+/// Lines that say something of single things, not all that is shown.
+const LOOKS: [&str; 4] = ["member", "history", "fate", "locks"];
 
 /// A name and what happens.
 type Scenario<'a> = (&'a str, &'a str);
@@ -112,7 +118,7 @@ fn sorted(mut lines: Vec<String>) -> Vec<String> {
 }
 
 fn expect(stage: &Stage, of: &Subject, lines: &[Vec<String>]) {
-    let (mut tree, mut skipped) = (Vec::new(), Vec::new());
+    let (mut tree, mut skipped, mut held) = (Vec::new(), Vec::new(), Vec::new());
     let devices = match of {
         Subject::Everybody => stage.mates('A'),
         Subject::Device(device) => vec![*device],
@@ -122,16 +128,22 @@ fn expect(stage: &Stage, of: &Subject, lines: &[Vec<String>]) {
         match line.first().map(String::as_str) {
             Some("nothing") => {}
             Some("skipped") => skipped.push(line[1..].join(" ")),
+            Some("held") => held.push(line[1..].join(" ")),
+            Some("fate") => devices.iter().for_each(|d| expect_fate(stage, *d, &line[1..])),
+            Some("locks") => devices.iter().for_each(|d| {
+                let policy = format!("{:?}", stage.player(*d).journal.lock_policy());
+                assert_eq!(policy.to_lowercase(), line[1], "{d} says this of locks");
+            }),
             Some("member") => devices.iter().for_each(|d| expect_member(stage, *d, &line[1..])),
             Some("history") => devices.iter().for_each(|d| expect_history(stage, *d, &line[1..])),
             _ => tree.push(line.join(" ")),
         }
     }
-    let looks = lines.iter().all(|line| ["member", "history"].contains(&line[0].as_str()));
+    let looks = lines.iter().all(|line| LOOKS.contains(&line[0].as_str()));
     if looks {
         return;
     }
-    let (tree, skipped) = (sorted(tree), sorted(skipped));
+    let (tree, skipped, held) = (sorted(tree), sorted(skipped), sorted(held));
     for device in devices {
         let nodes = match of {
             Subject::Then(name) => {
@@ -150,6 +162,8 @@ fn expect(stage: &Stage, of: &Subject, lines: &[Vec<String>]) {
         if !matches!(of, Subject::Then(_)) {
             let listed = listed_moves(stage, device);
             assert!(listed == skipped, "{device} lists the skipped moves {listed:?}");
+            let listed = listed_checkouts(stage, device);
+            assert!(listed == held, "{device} lists the checkouts {listed:?}");
         }
     }
 }
@@ -191,6 +205,33 @@ fn listed_moves(stage: &Stage, device: char) -> Vec<String> {
     assert_eq!(copies, shown, "conflicts and the tree of {device} differ");
     assert_eq!(journal.counts().conflicts, copies.len() as u64);
     sorted(moves)
+}
+
+fn listed_checkouts(stage: &Stage, device: char) -> Vec<String> {
+    let journal = &stage.player(device).journal;
+    let all = journal.checkouts().unwrap();
+    let told = all.iter().map(|checkout| {
+        let Register { dir, name } = &checkout.register;
+        assert_eq!(journal.checkout(&checkout.register).unwrap().as_ref(), Some(checkout));
+        format!("{}{name} {}", stage.path_of(device, *dir), user_of(journal, checkout.device))
+    });
+    sorted(told.collect())
+}
+
+fn expect_fate(stage: &Stage, device: char, line: &[String]) {
+    let whom = line[0].chars().next().unwrap();
+    let journal = &stage.player(device).journal;
+    let fate = journal.checkout_fate(stage.checkouts[&(whom, line[1].clone())]).unwrap();
+    let said = match fate {
+        None => "unknown".to_owned(),
+        Some(CheckoutFate::Held) => "held".to_owned(),
+        Some(CheckoutFate::GivenBack) => "given".to_owned(),
+        Some(CheckoutFate::Broken { by }) => format!("broken {}", user_of(journal, by)),
+        Some(CheckoutFate::Removed) => "removed".to_owned(),
+        Some(CheckoutFate::Void { holder: Some(by) }) => format!("void {}", user_of(journal, by)),
+        Some(CheckoutFate::Void { holder: None }) => "void".to_owned(),
+    };
+    assert_eq!(said, line[2..].join(" "), "{device} says this of {}'s {}", line[0], line[1]);
 }
 
 fn expect_member(stage: &Stage, device: char, line: &[String]) {
@@ -248,10 +289,10 @@ fn ends_well(stage: &Stage) {
     let entries = stage.entries('A');
     let journal = &stage.player('A').journal;
     let (hash, shown) = (journal.tree_hash(), oracle::walk(journal));
-    if !stage.members_changed {
-        let expected = Oracle::fold(&entries);
-        assert!(shown == expected, "not the tree the rules describe:\n{shown:#?}\n{expected:#?}");
-    }
+    let rules = Oracle::of(&entries);
+    let expected = rules.nodes();
+    assert!(shown == expected, "not the tree the rules describe:\n{shown:#?}\n{expected:#?}");
+    assert_eq!(oracle::checkouts_differ(journal, &rules), None);
     let moves = listed_moves(stage, 'A');
     for seed in 0..DELIVERIES {
         let (other, _) = journal_of(&stage.genesis);
@@ -259,6 +300,8 @@ fn ends_well(stage: &Stage) {
         assert_eq!(oracle::walk(&other), shown, "delivery {seed} shows another tree");
         assert_eq!(other.tree_hash(), hash, "delivery {seed} has another hash");
         assert_eq!(other.counts(), journal.counts(), "delivery {seed} counts otherwise");
+        assert_eq!(oracle::checkouts_differ(&other, &rules), None);
+        assert_eq!(other.lock_policy(), journal.lock_policy(), "delivery {seed}");
         assert_eq!(other.members(), journal.members(), "delivery {seed} has other members");
         assert_eq!(other.conflicts().unwrap(), journal.conflicts().unwrap(), "delivery {seed}");
     }
@@ -266,8 +309,9 @@ fn ends_well(stage: &Stage) {
     assert_eq!(journal.tree_hash(), hash, "rebuilding gives another hash");
     assert_eq!(oracle::walk(journal), shown, "rebuilding gives another tree");
     assert_eq!(listed_moves(stage, 'A'), moves, "rebuilding lists other moves");
+    assert_eq!(oracle::checkouts_differ(journal, &rules), None);
     nothing_is_lost(journal, &entries);
-    if !stage.members_changed {
+    if !stage.members_changed && rules.checkouts.breaks() == 0 {
         what_was_resolved_stays_so(&entries, &shown);
     }
     the_past_is_what_was(stage, &entries);
@@ -299,14 +343,7 @@ fn the_past_is_what_was(stage: &Stage, entries: &[VerifiedEntry]) {
     let compare = |moment: Moment, within: &[VerifiedEntry]| {
         let past = Past::new(moment);
         let then = oracle::nodes_of(|dir| past.list(journal, dir).unwrap());
-        let expected = match stage.members_changed {
-            false => Oracle::fold(within),
-            true => {
-                let (other, _) = journal_of(&stage.genesis);
-                feed(&other, within);
-                oracle::nodes_of(|dir| list(&other, dir))
-            }
-        };
+        let expected = Oracle::fold(within);
         assert!(then == expected, "{moment:?} shows\n{then:#?}\nand was\n{expected:#?}");
     };
     for snapshot in journal.snapshots().unwrap() {

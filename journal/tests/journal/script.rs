@@ -6,6 +6,7 @@
 //!                            cp A B | xchg A B | link PATH TARGET | chmod PATH MODE | mkdir PATH | rmdir PATH
 //!                            attr PATH NAME VALUE (- removes it)
 //!                            rmdir! PATH (although it is not empty) | dance PATH TEXT BACKUP | snap NAME
+//!                            checkout PATH | giveback PATH | break PATH | locks POLICY
 //!                            squat COPY TEXT (a file of that very name) | settle PATH (moves that lost)
 //!                            remove D | disown D | role D ROLE | call D NAME | invite TICKET ROLE USES
 //!                            admit D TICKET
@@ -26,6 +27,9 @@
 //! = PATH -> TARGET           links;
 //! = nothing                  not a thing
 //! = skipped A -> B by D      `conflicts` lists this move
+//! = held PATH D              D has it checked out
+//! = fate D PATH WORDS        of D's last checkout of it: held, given, broken D, removed, void D, void (it had no right)
+//! = locks POLICY             enforced or advisory
 //! = member D WORDS           role, then any of: removed forked overused ignored (only the named members are looked at)
 //! = history PATH V V ..      texts, newest first; (V) does not count, - is a removal
 //! B= PATH TEXT               what B shows

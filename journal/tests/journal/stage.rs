@@ -11,8 +11,8 @@ use journal::op::{Arrival, Content, DirAttr, ExchangeSide, FileValue};
 use journal::signed::VerifiedEntry;
 use journal::state::State;
 use journal::{
-    AppendError, DirId, EntryId, EntryName, Frontier, Journal, Op, Register, Role, Signer,
-    Standing, Value, VersionId, ViewKind, ViewNode,
+    AppendError, DirId, EntryId, EntryName, Frontier, Journal, LockPolicy, Op, Register, Role,
+    Signer, Standing, Value, VersionId, ViewKind, ViewNode,
 };
 
 use crate::forge::{
@@ -67,6 +67,8 @@ pub struct Stage {
     /// The name under which a copy was first seen.
     copies: BTreeMap<VersionId, EntryName>,
     invites: BTreeMap<String, [u8; 32]>,
+    /// The last checkout of a device of a path.
+    pub checkouts: BTreeMap<(char, String), VersionId>,
 }
 
 fn value_of(node: &ViewNode) -> Value {
@@ -155,6 +157,7 @@ impl Stage {
             texts: BTreeMap::new(),
             copies: BTreeMap::new(),
             invites: BTreeMap::new(),
+            checkouts: BTreeMap::new(),
         };
         for device in ['A', 'B', 'C', 'D'] {
             stage.enter(device, signer_of(device), 0);
@@ -595,6 +598,25 @@ impl Stage {
                 ops.extend(self.put(aside.dir, under, old));
                 ops
             }
+            ["checkout", path] => {
+                let seen = see(self, path);
+                vec![Op::Checkout { dir: seen.dir, name: seen.name }]
+            }
+            [verb @ ("giveback" | "break"), path] => {
+                let seen = see(self, path);
+                let (dir, name) = (seen.dir, seen.name);
+                let found = self.player(device).journal.checkout(&Register::new(dir, name.clone()));
+                let found = found.unwrap().map(|found| found.id);
+                let mut was = self.checkouts.iter().filter(|((_, of), _)| of == path);
+                let checkout = found.or_else(|| was.next().map(|(_, id)| *id));
+                let checkout = checkout.unwrap_or_else(|| panic!("nobody ever had {path}"));
+                match *verb {
+                    "break" => vec![Op::Break { dir, name, checkout }],
+                    _ => vec![Op::GiveBack { dir, name, checkout }],
+                }
+            }
+            ["locks", "enforced"] => vec![Op::Locks(LockPolicy::Enforced)],
+            ["locks", "advisory"] => vec![Op::Locks(LockPolicy::Advisory)],
             ["snap", name] => vec![Op::Snapshot { name: (*name).to_owned() }],
             _ => vec![self.member_op(device, &words)],
         }
@@ -700,9 +722,14 @@ impl Stage {
             return Ok(());
         }
         let (player, at) = (self.player(device), now(self.clock(device)));
-        let done = player.journal.author(&player.signer, ops, at);
+        let done = player.journal.author(&player.signer, ops, at)?;
+        for (words, version) in actions.iter().zip(&done.versions) {
+            if let ["checkout", path] = words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                self.checkouts.insert((device, path.to_owned()), *version);
+            }
+        }
         self.flow();
-        done.map(drop)
+        Ok(())
     }
 
     /// Takes back in what `device` did that is not shown because it was removed.

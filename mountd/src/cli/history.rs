@@ -52,7 +52,7 @@ pub(crate) fn run(data: &DataDir, args: &HistoryArgs) -> Result<Exit, Failure> {
 }
 
 /// The path as the daemon takes it: below the mount's root, `/` between the names.
-fn in_drive(rest: &Path, given: &Path, mount: &Path) -> Result<String, Failure> {
+pub(super) fn in_drive(rest: &Path, given: &Path, mount: &Path) -> Result<String, Failure> {
     match rest.to_str() {
         Some("") => Err(Failure::usage(
             format!("{} is a drive, not a file", given.display()),

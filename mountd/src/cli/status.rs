@@ -100,12 +100,11 @@ fn describe(report: &StatusReport) -> String {
         }
     }
     for lock in &report.locks {
-        let away = match lock.unreachable {
-            0 => String::new(),
-            n => format!(", {n} devices unreachable"),
-        };
+        let kind = if lock.kind == "presence" { "open" } else { "locked" };
+        let away = super::locks::sure(lock.unreachable);
+        let away = if away.is_empty() { away } else { format!(", {away}") };
         text.push_str(&output::printable(&format!(
-            "locked: {} by {} since {}{away}",
+            "{kind}: {} by {} since {}{away}",
             lock.path,
             lock.holder,
             output::time(&lock.since)

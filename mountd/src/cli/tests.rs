@@ -24,8 +24,8 @@ fn the_verbs_of_this_version_are_offered_and_no_others() {
     offered.sort_unstable();
     assert_eq!(
         offered.join(" "),
-        "completions conflicts demo doctor export gc history invite join members mount restore \
-         snapshot snapshots status sync unmount verify"
+        "completions conflicts demo doctor export gc history invite join lock ls-locks members mount restore \
+         snapshot snapshots status sync unlock unmount verify"
     );
 }
 

@@ -14,7 +14,9 @@ use journal::op::Op;
 use net::invite::Ticket;
 
 use crate::drive::{Against, Drive, TakeBack, Which};
-use crate::ipc::{ExportReport, Progress, Request, Response, Role, Service, SyncReport, Unit};
+use crate::ipc::{
+    ExportReport, LockPolicy, Progress, Request, Response, Role, Service, SyncReport, Unit,
+};
 use crate::report::Failure;
 use crate::signals::Stop;
 
@@ -84,6 +86,7 @@ impl DriveService {
 
     fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
         self.seal()?;
+        self.drive.settle_locks();
         let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
         let synced = self.drive.sync_with_all(wait);
         let status = self.drive.status();
@@ -213,6 +216,27 @@ impl Service for DriveService {
                 }
                 let stop = || self.stop.is_requested();
                 drive.gc(policy, how, &stop, progress).map(Response::Collected)
+            }
+            Request::Locks => Ok(Response::Locks(drive.lock_rows().map_err(|e| Failure::of(&e))?)),
+            Request::Lock { path } => {
+                self.must_write()?;
+                drive.lock_file(&path).map(|()| Response::Done)
+            }
+            Request::Unlock { path, break_it } => {
+                self.must_write()?;
+                drive.unlock_file(&path, break_it).map(|()| Response::Done)
+            }
+            Request::LockPolicy { policy } => {
+                self.must_own()?;
+                let policy = match policy {
+                    LockPolicy::Enforced => journal::LockPolicy::Enforced,
+                    LockPolicy::Advisory => journal::LockPolicy::Advisory,
+                };
+                drive.set_lock_policy(policy).map(|()| Response::Done)
+            }
+            Request::Events { after, wait_ms } => {
+                let wait = Duration::from_millis(wait_ms);
+                Ok(Response::Events(drive.events_after(after, wait)))
             }
             Request::Export { dest } => {
                 self.seal()?;

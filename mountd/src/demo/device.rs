@@ -108,6 +108,11 @@ impl Device {
         self.command(&["unmount".as_ref(), self.mount.as_os_str()]).map(|_| ())
     }
 
+    /// Gives the drive as it is now a name.
+    pub(super) fn name_moment(&self, name: &str) -> Result<(), Failure> {
+        self.command(&["snapshot".as_ref(), self.mount.as_os_str(), name.as_ref()]).map(|_| ())
+    }
+
     /// A verb with the mount, or a file in it, as its argument; its JSON.
     pub(super) fn ask<T: DeserializeOwned>(&self, verb: &str, path: &str) -> Result<T, Failure> {
         let path = self.mount.join(path);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::device::{Device, failed};
 use super::scene;
 use crate::cli::output;
-use crate::ipc::{ConflictReport, HistoryReport, StatusReport};
+use crate::ipc::{ConflictReport, HistoryReport, LockRow, StatusReport};
 use crate::report::Failure;
 
 const SCENE: &str = "scene.blend";
@@ -21,8 +21,10 @@ pub(super) fn all(anna: &Device, ben: &Device) -> Result<(), Failure> {
     let start = Instant::now();
     meet(anna, ben)?;
     let edited = saves(anna, ben)?;
+    lock(anna, ben)?;
     history(anna)?;
     old_version(ben)?;
+    snapshot(anna, ben, &edited)?;
     conflict(anna, ben)?;
     // The scene has seen the whole demo; it is still what Ben saved last.
     for device in [anna, ben] {
@@ -84,6 +86,56 @@ fn saves(anna: &Device, ben: &Device) -> Result<Vec<u8>, Failure> {
         Ok(((), format!("both show the tree {}", output::short(&hash))))
     })?;
     Ok(edited)
+}
+
+/// Anna works on the scene: Ben cannot write it, is told why, and can read it.
+fn lock(anna: &Device, ben: &Device) -> Result<(), Failure> {
+    let path = anna.mount.join(SCENE);
+    let mut writing = std::fs::OpenOptions::new();
+    writing.read(true).write(true);
+    let held = step("anna opens the scene to work on it: it is locked", || {
+        let held = writing.open(&path).map_err(|e| Failure::io("open", &path, &e))?;
+        let locks: Vec<LockRow> = anna.ask("ls-locks", "")?;
+        match locks.iter().any(|lock| lock.path == SCENE && lock.mine) {
+            true => Ok((held, String::new())),
+            false => Err(failed(format!("`ls-locks` does not list {SCENE}"))),
+        }
+    })?;
+    step("ben cannot write it, is told who works on it, and reads it", || {
+        let path = ben.mount.join(SCENE);
+        match writing.open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(Failure::io("open", &path, &error)),
+            Ok(_) => return Err(failed(format!("ben could write {SCENE} meanwhile"))),
+        }
+        let told = ben.mount.join(format!(".{SCENE}.lock"));
+        let text = std::fs::read_to_string(&told).map_err(|e| Failure::io("read", &told, &e))?;
+        if !text.contains("holder: anna") || ben.read(SCENE)?.is_none() {
+            return Err(failed(format!("{} says {text:?}", told.display())));
+        }
+        Ok(((), text.trim_end().replace('\n', "\n    ")))
+    })?;
+    step("she closes it: ben may write", || {
+        drop(held);
+        ben.wait("the scene to be free", || {
+            Ok(writing.open(ben.mount.join(SCENE)).is_ok().then_some(()))
+        })?;
+        Ok(((), String::new()))
+    })
+}
+
+/// The drive as it is now, under a name, on both.
+fn snapshot(anna: &Device, ben: &Device, scene: &[u8]) -> Result<(), Failure> {
+    step("anna names this moment, and ben finds it as a folder", || {
+        anna.name_moment("first cut")?;
+        let path = ben.mount.join(".snapshots/first cut").join(SCENE);
+        ben.wait("the snapshot", || Ok(path.exists().then_some(())))?;
+        match std::fs::read(&path) {
+            Ok(bytes) if bytes == scene => Ok(((), path.display().to_string())),
+            Ok(_) => Err(failed(format!("{} is another scene", path.display()))),
+            Err(error) => Err(Failure::io("read", &path, &error)),
+        }
+    })
 }
 
 fn history(anna: &Device) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ impl Drive {
             to_receive_bytes,
             drafts,
             arriving: arriving as u64,
-            locks: Vec::new(),
+            locks: self.lock_rows().unwrap_or_default(),
             conflicts: self.journal.counts().conflicts,
             tree_hash: hex(&self.journal.tree_hash()),
             listen: self

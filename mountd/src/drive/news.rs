@@ -42,6 +42,8 @@ impl Drive {
                 Event::ContentWithinReach(content) => {
                     changed.extend(self.content_reach(&content, Reach::Somebody));
                 }
+                Event::LocksChanged(scopes) => self.locks_changed(&scopes),
+                Event::LockLost(scope) => self.lock_lost(&scope),
                 other => self.take_notice(other),
             }
         }

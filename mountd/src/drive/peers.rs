@@ -54,6 +54,10 @@ impl JournalHost for Drive {
         self.journal.entry(id)
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         self.journal.covers(theirs)
     }
@@ -72,7 +76,8 @@ impl JournalHost for Drive {
             tracing::warn!(%from, entry = ?refusal.id, why = %refusal.why, "entry refused");
         }
         self.look_up_role();
-        self.show(&received.changed);
+        self.applied(&received.changed);
+        self.locking.heard();
         if !received.applied.is_empty() {
             self.announce();
             if let Some(net) = self.net() {
@@ -90,7 +95,7 @@ impl JournalHost for Drive {
         match self.journal.author_late(&self.signer, self.clock.now()) {
             Ok(Some(authored)) => {
                 tracing::info!("own work is marked as late");
-                self.show(&authored.changed);
+                self.applied(&authored.changed);
                 Ok(())
             }
             // A removed device's work counts nowhere, late or not.
@@ -108,6 +113,7 @@ impl JournalHost for Drive {
             members.extend(self.through);
             members.push(own);
         }
+        members.extend(self.journal.members_behind_gaps());
         members
     }
 

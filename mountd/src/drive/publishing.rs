@@ -31,6 +31,7 @@ impl Submit for Drive {
             cas::error::WriteError::Closed => SealError::Closed,
             error => SealError::Failed(Box::new(error)),
         })?;
+        let ended = self.ended_with(&ops);
         let authored = self.journal.author(&self.signer, ops, self.clock.now());
         let authored = authored.map_err(|error| match error {
             AppendError::Full => SealError::Full,
@@ -41,6 +42,7 @@ impl Submit for Drive {
             | AppendError::Encode(_)) => SealError::Refused(Box::new(error)),
             error => SealError::Failed(Box::new(error)),
         })?;
+        self.give_published_back(&ended);
         self.announce();
         Ok(authored.versions)
     }

@@ -44,6 +44,10 @@ impl Drive {
         let entries = Some(self.journal.counts().entries);
         let checked = self.journal.verify(&mut |done| tell("checking the journal", done, entries));
         let checked = checked.map_err(|e| Failure::of(&e))?;
+        if let (true, Some(net)) = (checked.bad > 0, self.net()) {
+            // Peers are asked for what is missed.
+            net.journal_changed();
+        }
         let repaired = if repair { self.repair(&bad) } else { 0 };
         if repaired < bad.len() as u64 {
             self.damage_found();

@@ -131,6 +131,32 @@ pub enum Request {
         /// An empty or new directory, absolute.
         dest: PathBuf,
     },
+    /// Who has locked or opened what.
+    Locks,
+    /// Check a file out.
+    Lock {
+        /// Relative to the mount's root, `/` between the names.
+        path: String,
+    },
+    /// Give a checkout back, or end somebody else's lock.
+    Unlock {
+        /// Relative to the mount's root, `/` between the names.
+        path: String,
+        /// End it whoever holds it.
+        break_it: bool,
+    },
+    /// Set what locks mean in the drive.
+    LockPolicy {
+        /// From now on.
+        policy: LockPolicy,
+    },
+    /// What happened, as it happens.
+    Events {
+        /// After this one; 0 for all that are kept.
+        after: u64,
+        /// How long to wait for something to happen, milliseconds, at most 20,000.
+        wait_ms: u64,
+    },
     /// Seal, unmount and end.
     Unmount,
     /// Are you there?
@@ -165,6 +191,10 @@ pub enum Response {
     Collected(GcReport),
     /// To [`Request::Export`].
     Exported(ExportReport),
+    /// To [`Request::Locks`].
+    Locks(Vec<LockRow>),
+    /// To [`Request::Events`].
+    Events(EventsReport),
     /// Done, nothing to tell.
     Done,
 }
@@ -235,6 +265,47 @@ pub struct LockRow {
     pub kind: String,
     /// Members seen in the last 30 days that could not be asked.
     pub unreachable: u32,
+    /// Held by this device.
+    #[serde(default)]
+    pub mine: bool,
+}
+
+/// What locks mean in a drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LockPolicy {
+    /// Who does not hold a lock is refused to write.
+    Enforced,
+    /// Locks are told and refuse nobody.
+    Advisory,
+}
+
+/// Something the user should be told while it happens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Counts up from 1 since the daemon's start.
+    pub number: u64,
+    /// When.
+    pub time: String,
+    /// `stale_save`, `refused`, `also_open`, `lock_lost`, `lock_free` or `checkout_broken`.
+    pub kind: String,
+    /// The file, relative to the mount; a folder's ends in `/`.
+    pub path: String,
+    /// The other member, if there is one.
+    pub who: String,
+    /// All of it in one line.
+    pub text: String,
+}
+
+/// Events.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EventsReport {
+    /// The newest event's number: what to ask after next time.
+    pub next: u64,
+    /// Some of those asked for are not kept any more, or the daemon was started anew.
+    pub lost: bool,
+    /// Oldest first.
+    pub events: Vec<EventRow>,
 }
 
 /// Something the user should know.
@@ -559,6 +630,7 @@ mod tests {
                 since: rfc3339(0),
                 kind: "session".into(),
                 unreachable: 0,
+                mine: false,
             }],
             notices: vec![Notice { what: "w".into(), since: rfc3339(0), remedy: "r".into() }],
             ..StatusReport::default()
@@ -572,7 +644,7 @@ mod tests {
         assert_eq!(keys(&json["drive"]), "id name");
         assert_eq!(keys(&json["device"]), "id name");
         assert_eq!(keys(&json["members"][0]), "id in_sync last_seen name online role");
-        assert_eq!(keys(&json["locks"][0]), "device holder kind path since unreachable");
+        assert_eq!(keys(&json["locks"][0]), "device holder kind mine path since unreachable");
         assert_eq!(keys(&json["notices"][0]), "remedy since what");
         assert_eq!(json["members"][0]["role"], "editor");
     }
@@ -652,6 +724,11 @@ mod tests {
             Request::Verify { repair: true },
             Request::Gc { dry_run: true, keep_all_s: Some(1), keep_daily_s: None },
             Request::Export { dest: "/tmp/x".into() },
+            Request::Locks,
+            Request::Lock { path: "a".into() },
+            Request::Unlock { path: "a".into(), break_it: true },
+            Request::LockPolicy { policy: LockPolicy::Advisory },
+            Request::Events { after: 1, wait_ms: 2 },
             Request::Unmount,
             Request::Ping,
         ];

@@ -37,6 +37,40 @@ impl Failure {
         }
     }
 
+    // Locks
+
+    /// Somebody else has it.
+    pub fn locked_by(path: &str, holder: &str) -> Self {
+        Self::new(
+            Code::Refused,
+            format!("{holder} has locked {path}"),
+            "ask them, or an owner of the drive (`atelier unlock FILE --break`)",
+        )
+    }
+
+    /// A program on this device has it.
+    pub fn locked_by_a_program(path: &str) -> Self {
+        Self::new(
+            Code::Refused,
+            format!("a program on this device is working on {path}"),
+            "close the file there: the lock ends by itself",
+        )
+    }
+
+    /// Nobody has it.
+    pub fn not_locked(path: &str) -> Self {
+        Self::new(
+            Code::NotLocked,
+            format!("{path} is not locked"),
+            "`atelier ls-locks PATH` shows what is",
+        )
+    }
+
+    /// A folder cannot be checked out.
+    pub fn only_files_are_locked(path: &str) -> Self {
+        Self::usage(format!("{path} is a folder"), "lock the files in it one by one")
+    }
+
     // Tickets and joining
 
     /// The text is no ticket.

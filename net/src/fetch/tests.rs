@@ -7,6 +7,8 @@ use cas::MissingChunks;
 use super::*;
 use crate::testing::Rng;
 
+mod chaos;
+
 fn device(n: u8) -> DeviceId {
     DeviceId::from_bytes([n; 32])
 }

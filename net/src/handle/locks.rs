@@ -39,9 +39,9 @@ impl Handle {
         }
     }
 
-    /// [`Self::lock`] for a thread outside any runtime.
-    pub fn lock_blocking(&self, claim: LockClaim) -> LockOutcome {
-        self.inner.runtime.block_on(self.lock(claim))
+    /// Waits for what came of [`Self::lock`], on a thread outside any runtime.
+    pub fn wait_for_lock(&self, begun: impl Future<Output = LockOutcome>) -> LockOutcome {
+        self.inner.runtime.block_on(begun)
     }
 
     /// Gives a lock back, or withdraws its claim.

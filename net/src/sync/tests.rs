@@ -102,7 +102,8 @@ impl End {
                 let truncated = if cut { Truncated::Yes } else { Truncated::No };
                 let entries = entries.into_iter().map(|e| (id_of(&e), e)).collect();
                 let frontier = journal.frontier();
-                let collected = Collected { entries, truncated, unacknowledged, frontier };
+                let collected =
+                    Collected { entries, truncated, unacknowledged, damaged: Vec::new(), frontier };
                 self.session.handle_collected(collected).unwrap();
                 false
             }
@@ -413,6 +414,22 @@ fn what_is_missing_is_asked_for_a_bounded_number_of_times() {
 }
 
 #[test]
+fn what_lies_here_damaged_is_asked_of_a_peer_once_and_mended_it_may_be_asked_again() {
+    let mut session = greeted();
+    let id = EntryId::from_bytes([1; 32]);
+    let wanted = |session: &mut Session| {
+        let effects = std::iter::from_fn(|| session.poll_effect());
+        effects.filter(|e| *e == Effect::Send(Message::Want(vec![id]))).count()
+    };
+    assert!(session.handle_damaged(&[id]) && !session.handle_damaged(&[id]));
+    assert_eq!(wanted(&mut session), 1);
+    let mended = Received { mended: vec![id], ..Received::default() };
+    session.handle_received(1, &mended, Frontier::default()).unwrap();
+    assert!(session.handle_damaged(&[id]));
+    assert_eq!(wanted(&mut session), 1);
+}
+
+#[test]
 fn a_peer_that_takes_nothing_in_is_not_sent_the_same_for_ever() {
     let mut session = greeted();
     let entry: Arc<[u8]> = Arc::from(b"entry".as_slice());
@@ -429,6 +446,7 @@ fn a_peer_that_takes_nothing_in_is_not_sent_the_same_for_ever() {
                             entries,
                             truncated: Truncated::No,
                             unacknowledged: BTreeSet::new(),
+                            damaged: Vec::new(),
                             frontier: Frontier::default(),
                         })
                         .unwrap();

@@ -253,6 +253,10 @@ impl JournalHost for FakeJournal {
         self.state.lock().entries.get(id).map(|(_, bytes)| bytes.clone())
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        Vec::new()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         let state = self.state.lock();
         theirs.tips.iter().all(|tip| state.entries.contains_key(&tip.entry))

@@ -1,9 +1,9 @@
-//! `bench sync|mount|scale|journal [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
+//! `bench sync|mount|scale|journal|locks [--quick] [CONTENDER...]`: the figures that compare Atelier with others. Needs root.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use tests::bench::{Size, journal, mount, scale, sync};
+use tests::bench::{Size, journal, locks, mount, scale, sync};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         Some((what, only)) if what == "mount" => mount::run(size, only),
         Some((what, only)) if what == "scale" => scale::run(size, only),
         Some((what, [])) if what == "journal" => journal::run(size),
+        Some((what, [])) if what == "locks" => locks::run(size),
         _ => {
-            eprintln!("usage: bench sync|mount|scale|journal [--quick] [CONTENDER...]");
+            eprintln!("usage: bench sync|mount|scale|journal|locks [--quick] [CONTENDER...]");
             return ExitCode::from(2);
         }
     };

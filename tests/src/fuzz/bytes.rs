@@ -317,5 +317,6 @@ pub(super) fn plain_ops() -> Vec<Op> {
     vec![
         Op::Snapshot { name: "before the cut".into() },
         Op::Rename { what: journal::op::Named::Drive, name: "film".into() },
+        Op::Locks(journal::LockPolicy::Advisory),
     ]
 }

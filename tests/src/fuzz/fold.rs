@@ -48,6 +48,7 @@ struct Script {
     all: Vec<VerifiedEntry>,
     dirs: Vec<DirId>,
     versions: Vec<VersionId>,
+    checkouts: Vec<(DirId, EntryName, VersionId)>,
     last: BTreeMap<u8, EntryId>,
 }
 
@@ -80,6 +81,7 @@ impl Script {
             all: vec![genesis],
             dirs: vec![DirId::ROOT],
             versions: Vec::new(),
+            checkouts: Vec::new(),
         };
         let invite = Signer::invite_public(&INVITE_SECRET);
         let mut ops =
@@ -148,8 +150,13 @@ impl Script {
         self.last.insert(number, entry.id());
         for (index, op) in entry.entry().ops.iter().enumerate() {
             self.versions.push(VersionId::new(entry.id(), index as u32));
-            if let Op::MkDir { dir, .. } = op {
-                self.dirs.push(*dir);
+            match op {
+                Op::MkDir { dir, .. } => self.dirs.push(*dir),
+                Op::Checkout { dir, name } => {
+                    let version = VersionId::new(entry.id(), index as u32);
+                    self.checkouts.push((*dir, name.clone(), version));
+                }
+                _ => {}
             }
         }
         self.all.push(entry);
@@ -208,6 +215,21 @@ impl Script {
         }
     }
 
+    fn lock(&self, u: &mut Unstructured<'_>) -> Result<Op> {
+        if self.checkouts.is_empty() || u.ratio(1, 3)? {
+            let (dir, name) = (self.dir(u)?, name(u)?);
+            return Ok(match u.ratio(1, 8)? {
+                true => Op::Break { dir, name, checkout: self.version(u)? },
+                false => Op::Checkout { dir, name },
+            });
+        }
+        let (dir, name, checkout) = u.choose(&self.checkouts)?.clone();
+        Ok(match u.ratio(1, 2)? {
+            true => Op::GiveBack { dir, name, checkout },
+            false => Op::Break { dir, name, checkout },
+        })
+    }
+
     fn op(&self, u: &mut Unstructured<'_>) -> Result<Op> {
         let side = |u: &mut Unstructured<'_>| {
             let comes = match u.ratio(1, 2)? {
@@ -216,7 +238,7 @@ impl Script {
             };
             Ok(ExchangeSide { dir: self.dir(u)?, name: name(u)?, comes, bases: self.bases(u)? })
         };
-        Ok(match u.int_in_range(0..=15)? {
+        Ok(match u.int_in_range(0..=18)? {
             0..=3 => Op::Put {
                 dir: self.dir(u)?,
                 name: name(u)?,
@@ -255,12 +277,13 @@ impl Script {
                     _ => Op::Rename { what: Named::Device(device), name: "other".into() },
                 }
             }
-            _ => match u.int_in_range(0..=2)? {
+            15 => match u.int_in_range(0..=3)? {
                 0 => Op::Retain(Policy { keep_all_s: 1, keep_daily_s: 2 }),
                 at => {
                     plain_ops().into_iter().nth(at - 1).unwrap_or(Op::Snapshot { name: "s".into() })
                 }
             },
+            _ => self.lock(u)?,
         })
     }
 }
@@ -342,6 +365,11 @@ pub(super) fn two_orders(input: &[u8]) {
     assert_eq!(one.members(), other.members(), "the order of arrival matters");
     assert_eq!(one.conflicts().ok(), other.conflicts().ok(), "the order of arrival matters");
     let (hash, counts) = (one.tree_hash(), one.counts());
+    assert_eq!(one.checkouts().ok(), other.checkouts().ok(), "the order of arrival matters");
+    for (.., checkout) in &script.checkouts {
+        let fates = [&one, &other].map(|journal| journal.checkout_fate(*checkout).ok());
+        assert_eq!(fates[0], fates[1], "the order of arrival matters");
+    }
     one.rebuild_state().unwrap_or_else(|error| panic!("it cannot be folded anew: {error}"));
     assert_eq!(
         (one.tree_hash(), one.counts()),

@@ -86,6 +86,7 @@ fn collect(journal: &Journal, theirs: &Frontier, bytes_max: usize) -> Collected 
         truncated: if len >= bytes_max { Truncated::Yes } else { Truncated::No },
         // Everything of its own was acknowledged.
         unacknowledged: BTreeSet::new(),
+        damaged: Vec::new(),
         frontier: journal.frontier(),
     }
 }

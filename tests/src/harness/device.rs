@@ -171,6 +171,14 @@ impl Device {
         Ok(command)
     }
 
+    /// Another program on this device's host.
+    pub fn program(&self, name: &str) -> Command {
+        match &self.host {
+            Some(host) => host.command(name),
+            None => Command::new(name),
+        }
+    }
+
     /// Runs `atelier VERB PATH ARGS...`, PATH being the mount, and gives whatever came of it.
     pub fn try_cli(&self, verb_and_args: &[&str]) -> Result<Ran> {
         self.run(verb_and_args, true)

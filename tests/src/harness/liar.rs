@@ -138,6 +138,10 @@ impl JournalHost for HonestJournal {
         self.journal.entry(id)
     }
 
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
+    }
+
     fn covers(&self, theirs: &Frontier) -> bool {
         self.journal.covers(theirs)
     }

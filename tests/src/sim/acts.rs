@@ -110,6 +110,7 @@ impl World {
             rng: rng.clone(),
             key,
             loaded: &mut loaded,
+            locks: self.plan.locks.then_some(self.devices[who].id),
             bytes: Vec::new(),
         };
         let work = user.act();
@@ -146,7 +147,8 @@ impl World {
         let mut loaded = std::mem::take(&mut self.devices[who].loaded);
         let (rng, key) = (rng.clone(), self.id_key());
         let journal = &host.journal;
-        let what = User { journal, rng, key, loaded: &mut loaded, bytes: Vec::new() }.load();
+        let (loaded_now, locks, bytes) = (&mut loaded, None, Vec::new());
+        let what = User { journal, rng, key, loaded: loaded_now, locks, bytes }.load();
         self.devices[who].loaded = loaded;
         if let Some(what) = what {
             self.say(|| format!("d{who} {what}"));
@@ -300,19 +302,22 @@ impl World {
 
     /// A bit of an entry's frame flips, where another disk has the entry and always will.
     fn rot(&mut self, rng: &mut Rng) {
-        // Otherwise the good copy may go, be out of reach, or be needed by one who knows nobody but the damaged host.
-        let forgets = |act| matches!(act, Act::Restore | Act::Clone | Act::Remove | Act::Join);
+        // Otherwise the good copy may go, or be out of reach: who misses an admission after a restart knows no member.
+        let forgets = |act| matches!(act, Act::Restore | Act::Remove);
         if self.plan.steps.iter().any(|step| forgets(step.act)) {
             return;
         }
         let Some(who) = self.one_running(rng) else { return };
         let others: Vec<Who> = (0..self.devices.len())
-            .filter(|o| *o != who && !self.devices[*o].rotted && self.devices[*o].begun)
+            .filter(|o| self.devices[*o].id != self.devices[who].id && self.sees_member(who, *o))
+            .filter(|o| !self.devices[*o].rotted && self.devices[*o].begun)
             .collect();
         let good = |at: &usize| {
             let mark = &self.ledger.entries[*at].mark;
             let elsewhere = others.iter().any(|o| self.devices[*o].disk.is_durable(mark));
-            *at > 0 && !self.rotten.contains(at) && elsewhere
+            let ops = &self.ledger.entries[*at].entry.entry().ops;
+            let admits = ops.iter().any(|op| matches!(op, Op::Genesis { .. } | Op::Admit { .. }));
+            !admits && !self.rotten.contains(at) && elsewhere
         };
         let all: Vec<usize> = self.devices[who].held.iter().filter(good).collect();
         let Some(at) = rng.pick(&all).copied() else { return };
@@ -375,6 +380,8 @@ impl World {
                 device.disk = backup.copy();
                 (device.odd, device.forgot) = (true, true);
                 device.promised.clear();
+                // What it wrote since is not its own any more: it may come back as anybody's.
+                device.wrote.retain(|mark| device.disk.is_durable(mark));
             }
             _ => {
                 if self.devices.len() >= DEVICES_MAX || !self.devices[who].begun {
@@ -407,8 +414,9 @@ impl World {
         if rng.chance(50) {
             self.invite(rng)?;
         }
-        let Some(secret) = rng.pick(&self.invites).copied() else { return Ok(()) };
+        let Some((secret, issuer)) = rng.pick(&self.invites).copied() else { return Ok(()) };
         let Some(through) = self.one_running(rng) else { return Ok(()) };
+        let withdrawn = if rng.chance(30) { self.demote(issuer, through)? } else { None };
         let Some(host) = self.host(through) else { return Ok(()) };
         let (drive, device) = (self.genesis.id().into(), self.devices[who].id);
         let proof = journal::member::admit_proof(&secret, &drive, &device);
@@ -420,6 +428,9 @@ impl World {
         }
         self.say(|| format!("d{who} joins through d{through}: {admitted:?}"));
         self.announce(through)?;
+        if let Some(by) = withdrawn {
+            self.announce(by)?;
+        }
         if admitted.is_err() {
             return Ok(());
         }
@@ -431,6 +442,27 @@ impl World {
             self.devices[who].disk.trouble(|t| t.dies_in = Some(calls));
         }
         self.start(who)
+    }
+
+    /// Some owner makes the issuer of an invitation an editor, which voids it; `through` has not heard of that when it
+    /// admits somebody. Who did.
+    fn demote(&mut self, issuer: Who, through: Who) -> Result<Option<Who>, Broken> {
+        let Some(host) = self.host(0).filter(|_| issuer != 0 && through != 0) else {
+            return Ok(None);
+        };
+        if self.devices[0].asleep_until > self.now || self.devices[0].fails {
+            return Ok(None);
+        }
+        let device = self.devices[issuer].id;
+        let frontier = frontier_of(&host.journal.frontier(), device);
+        let wrote = host.author(vec![Op::SetRole { device, role: Role::Editor, frontier }]);
+        self.absorb(0)?;
+        if wrote.is_err() {
+            return Ok(None);
+        }
+        self.marks.hit("members: invitation void at its use");
+        self.say(|| format!("d0 makes d{issuer} an editor, while d{through} admits by its word"));
+        Ok(Some(0))
     }
 
     fn invite(&mut self, rng: &mut Rng) -> Result<(), Broken> {
@@ -445,7 +477,7 @@ impl World {
         let wrote = host.author(vec![Op::Invite { key, role, expires, uses }]);
         self.absorb(owner)?;
         if wrote.is_ok() {
-            self.invites.push(secret);
+            self.invites.push((secret, owner));
             self.say(|| format!("d{owner} invites {uses} as {role:?}"));
             self.announce(owner)?;
         }

@@ -21,7 +21,7 @@ use super::disk::Disk;
 use super::fail::{Broken, ensure};
 use super::host::Host;
 use super::ledger::Who;
-use super::oracle::{Node, Oracle, Thing, walk};
+use super::oracle::{Node, Oracle, Thing, checkouts_differ, walk};
 use super::user::Expect;
 use super::world::World;
 
@@ -48,6 +48,17 @@ pub(crate) struct Before {
 fn official_at(host: &Host, dir: DirId, name: &journal::EntryName) -> Option<Vec<VersionId>> {
     let node = host.journal.lookup(dir, name).ok().flatten()?;
     (node.standing == Standing::Official).then_some(node.merged)
+}
+
+/// The versions that an operation replaces.
+fn replaced_by(op: &Op) -> Vec<&VersionId> {
+    match op {
+        Op::Put { bases, .. } | Op::MkDir { bases, .. } => bases.iter().collect(),
+        Op::Move { from, bases, .. } => bases.iter().chain([from]).collect(),
+        Op::Exchange { a, b } => a.bases.iter().chain(&b.bases).collect(),
+        Op::Resolve { drop, .. } => drop.iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 impl World {
@@ -84,6 +95,8 @@ impl World {
             let less: Vec<&Node> = expected.iter().filter(|node| !shown.contains(node)).collect();
             format!("device {who} shows {more:#?} where the rules say {less:#?}")
         })?;
+        let differ = checkouts_differ(&host.journal, &oracle);
+        ensure("L8", differ.is_none(), || format!("device {who}: {}", differ.unwrap_or_default()))?;
         Ok(oracle)
     }
 
@@ -272,13 +285,14 @@ impl World {
             return Ok(());
         }
         match expect {
-            Expect::Replaces { dir, name, before: was } => {
+            Expect::Replaces { dir, name, bases } => {
                 let official = before.official.unwrap_or_default();
                 let Some(new) = authored.versions.first() else { return Ok(()) };
-                if official.contains(was) {
+                // What came in since may have been merged with what it had in front of it.
+                if !official.is_empty() && official.iter().all(|id| bases.contains(id)) {
                     let now = official_at(host, *dir, name).unwrap_or_default();
                     ensure("T6", now.contains(new), || {
-                        format!("device {who} saved {name} over the official one, which stays")
+                        format!("device {who} saved {name} over {official:?}, which stays: {now:?}")
                     })?;
                 }
             }
@@ -289,7 +303,10 @@ impl World {
                     let now = official_at(host, *dir, name).unwrap_or_default();
                     let stands = official.iter().any(|o| now.contains(o));
                     ensure("T7", stands, || {
-                        format!("device {who} saved {name} over a version it had never seen")
+                        format!(
+                            "device {who} saved {name} from {bases:?} over {official:?}, which it had \
+                             never seen: {now:?}"
+                        )
                     })?;
                     self.marks.hit("conflict: stale save beside the official");
                 }
@@ -347,13 +364,18 @@ impl World {
         let nodes = walk(&host.journal);
         let quiet = !self.devices.iter().any(|d| d.evil || d.odd);
         let fresh: Vec<usize> = self.devices[0].held.iter().collect();
-        let members_changed = fresh
-            .iter()
-            .flat_map(|at| &self.ledger.entries[*at].entry.entry().ops)
-            .filter(|op| matches!(op, Op::Remove { .. } | Op::SetRole { .. }))
-            .count();
+        let ops = fresh.iter().flat_map(|at| &self.ledger.entries[*at].entry.entry().ops);
+        let members_changed =
+            ops.clone().filter(|op| matches!(op, Op::Remove { .. } | Op::SetRole { .. })).count();
         if quiet && members_changed == 0 && self.stable.len > 0 {
+            let replaced: BTreeSet<VersionId> = ops.flat_map(replaced_by).copied().collect();
             for ((dir, name), versions) in &self.stable.official {
+                // Of several that were one each may be replaced alone; what is named late while it is on its way has another
+                // place from then on.
+                let late = |id: &VersionId| self.ledger.get(&id.entry).is_some_and(|k| k.late);
+                if versions.iter().any(|id| replaced.contains(id) || late(id)) {
+                    continue;
+                }
                 let here = |n: &&Node| n.reg.0 == *dir && n.reg.1 == *name;
                 let demoted = nodes
                     .iter()
@@ -394,9 +416,26 @@ impl World {
         let Some(first) = group.first().map(|who| &self.devices[*who]) else { return false };
         let same = |who: &Who| {
             let device = &self.devices[*who];
-            device.runs() && device.work.is_none() && device.held.digest() == first.held.digest()
+            let whole = device.host.as_ref().is_some_and(|host| host.journal.damaged().is_empty());
+            whole && device.work.is_none() && device.held.digest() == first.held.digest()
         };
         group.iter().all(same)
+    }
+
+    /// Whether what rotted is missed somewhere still: it is asked for from then on.
+    pub(crate) fn finds_rot(&mut self) -> Result<bool, Broken> {
+        let mut found = false;
+        for who in self.group() {
+            if !self.devices[who].rotted {
+                continue;
+            }
+            let report = self.devices[who].host.as_ref().map(|host| host.verify());
+            if matches!(report, Some(Ok(report)) if report.bad > 0) {
+                found = true;
+                self.announce(who)?;
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) fn diverged(&self) -> Broken {
@@ -443,13 +482,15 @@ impl World {
         self.note_conflicts(&host, &oracle);
         for who in &group {
             let Some(host) = self.devices[*who].host.clone() else { continue };
-            if !self.devices[*who].rotted {
-                let report = host.journal.verify(&mut |_| {});
-                let bad = report.map(|report| report.bad);
-                ensure("C-log", matches!(bad, Ok(0)), || {
-                    format!("the log of device {who} has bad frames: {bad:?}")
-                })?;
-            }
+            let report = host.verify();
+            ensure("C-log", report.as_ref().is_ok_and(|report| report.bad == 0), || {
+                format!("the log of device {who} lacks entries: {report:?}")
+            })?;
+            let device = &self.devices[*who];
+            let holes = report.is_ok_and(|report| report.holes > 0);
+            ensure("C-log", !holes || device.rotted || device.disk.may_have_holes(), || {
+                format!("what a failed write left lies in the log of device {who}")
+            })?;
         }
         self.check_any_order(first, &host)
     }

@@ -19,10 +19,11 @@ const SHORTEN_RUNS: usize = 500;
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 50;
 /// Seeds of which a bug must not survive all.
+#[cfg(debug_assertions)]
 const CANARY_SEEDS: u64 = 1000;
 
 const USAGE: &str =
-    "usage: sim run [--seeds A..B] [--steps N] [--threads N] [--minutes M] [--events N]
+    "usage: sim run [--seeds A..B] [--steps N] [--threads N] [--minutes M] [--events N] [--go-on]
        sim replay SEED [--steps N] [--trace] [--short]
        sim canaries [--seeds N] [--steps N] [--threads N] [NAME...]";
 
@@ -32,6 +33,7 @@ struct Options {
     threads: usize,
     minutes: Option<u64>,
     events: Option<u64>,
+    go_on: bool,
     trace: bool,
     short: bool,
     words: Vec<String>,
@@ -44,6 +46,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
         threads: 2,
         minutes: None,
         events: None,
+        go_on: false,
         trace: false,
         short: false,
         words: Vec::new(),
@@ -62,6 +65,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
             "--threads" => options.threads = rest.next()?.parse().ok()?,
             "--minutes" => options.minutes = Some(rest.next()?.parse().ok()?),
             "--events" => options.events = Some(rest.next()?.parse().ok()?),
+            "--go-on" => options.go_on = true,
             "--trace" => options.trace = true,
             "--short" => options.short = true,
             word if word.starts_with("--") => return None,
@@ -138,7 +142,7 @@ fn run_many(options: &Options) -> u8 {
                     if let Some(broken) = broken {
                         println!("FAILED seed {seed}: {broken}");
                         totals.failed.push((seed, broken));
-                        stop.store(true, Ordering::Relaxed);
+                        stop.store(!options.go_on, Ordering::Relaxed);
                     }
                 }
             });
@@ -161,6 +165,10 @@ fn run_many(options: &Options) -> u8 {
     let mut code = 0;
     for (seed, broken) in totals.failed {
         code = 1;
+        if options.go_on {
+            println!("FAILED seed {seed}: {broken}");
+            continue;
+        }
         tell_short(&Plan::of(seed, options.steps), &broken);
     }
     code

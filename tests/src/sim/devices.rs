@@ -234,6 +234,8 @@ impl World {
                         let (refused, wants) = (&received.refused, &received.wants);
                         self.whisper(|| format!("d{who} refuses {refused:?}, wants {wants:?}"));
                     }
+                    self.marks
+                        .add("recovery: damaged entry written anew", received.mended.len() as u64);
                     for id in &received.applied {
                         self.take(who, &host, id)?;
                     }
@@ -322,8 +324,6 @@ impl World {
                 let excused = match &error {
                     AppendError::NotMember | AppendError::Role { .. } => true,
                     AppendError::Full | AppendError::Poisoned | AppendError::Io(_) => true,
-                    // Its logical time is at the end, by somebody's malice.
-                    AppendError::Clock => self.devices.iter().any(|device| device.evil),
                     // The tree changed between the act and its seal.
                     AppendError::Unfit { .. } => true,
                     _ => self.devices[who].disk.is_dead(),

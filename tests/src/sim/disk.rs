@@ -73,6 +73,8 @@ struct Inner {
     failures: ((u64, u64), u64),
     /// A loss of power left part of what was not synced.
     torn: bool,
+    /// One ever did: holes may lie within the files.
+    holed: bool,
 }
 
 /// One device's disk. Clones are the same disk.
@@ -229,16 +231,20 @@ impl Held {
             self.bytes.extend_from_slice(&self.cut);
         }
         self.cut.clear();
-        for range in &broken {
-            let end = range.end.min(self.bytes.len());
-            self.bytes[range.start.min(end)..end].fill(0);
-        }
         let len = self.bytes.len();
+        broken.retain_mut(|range| {
+            *range = range.start.min(len)..range.end.min(len);
+            // Who has lost nothing but zeros has lost nothing.
+            self.bytes[range.clone()].iter().any(|byte| *byte != 0)
+        });
+        for range in &broken {
+            self.bytes[range.clone()].fill(0);
+        }
         self.records.retain(|(_, at)| {
             at.end <= len && broken.iter().all(|b| at.end <= b.start || b.end <= at.start)
         });
         (self.durable_len, self.named) = (len, true);
-        tail > 0 && kept > 0
+        (tail > 0 && kept > 0) || !broken.is_empty()
     }
 }
 
@@ -267,11 +273,13 @@ impl Disk {
         self.0.lock().dead
     }
 
-    /// The device is started again; the disk works. What is full stays full.
+    /// The device is started again; the disk works. What is full stays full, and a death that is still to come comes.
     pub(crate) fn revive(&self) {
         let mut inner = self.0.lock();
+        let Trouble { room, dies_in, .. } = inner.trouble;
+        let dies_in = dies_in.filter(|_| !inner.dead);
+        inner.trouble = Trouble { room, dies_in, ..Trouble::default() };
         inner.dead = false;
-        inner.trouble = Trouble { room: inner.trouble.room, ..Trouble::default() };
     }
 
     /// The power goes: only the disk's own memory stays.
@@ -283,6 +291,12 @@ impl Disk {
             torn |= file.lose_power(rng);
         }
         inner.torn = torn;
+        inner.holed |= torn;
+    }
+
+    /// Whether a loss of power may have left holes within the files.
+    pub(crate) fn may_have_holes(&self) -> bool {
+        self.0.lock().holed
     }
 
     /// Whether a loss of power now would leave `mark` on the disk.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use journal::entry::Entry;
-use journal::hlc::Hlc;
+use journal::hlc::{Hlc, WALL_LAST_MS};
 use journal::op::{DirAttr, FileValue, Timestamp, Xattrs};
 use journal::signed::VerifiedEntry;
 use journal::{DirId, EntryId, EntryName, Frontier, Op, Role, Value, VersionId};
@@ -172,7 +172,12 @@ impl World {
         let after = parents.map(|at| self.ledger.entries[at].entry.entry().hlc).max();
         let after = after.unwrap_or_default();
         let wall = self.wall(who);
+        let last = Hlc::from_ms(WALL_LAST_MS);
         let mut hlc = match kind {
+            Malice::FarFuture if rng.chance(30) => {
+                let end = [u64::MAX, u64::MAX - 1, last.get(), last.get() + 1, after.get() + 1];
+                Some(Hlc::from_raw(end[rng.below(end.len())]))
+            }
             Malice::FarFuture => Hlc::next(after, wall + rng.range(1, 200) * YEAR_MS),
             Malice::DatedBack => Hlc::next(after, 0),
             _ => Hlc::next(after, wall.min(self.wall(0))),
@@ -212,6 +217,11 @@ impl World {
             let at = rng.below(spoilt.len());
             spoilt[at] ^= 1 << rng.below(8);
             bytes = spoilt.into();
+        }
+        // What leaps over the last wall clock there can be, or does not go on at all.
+        let leaps = hlc <= after || (hlc > last && hlc.get() - after.get() > 1);
+        if leaps {
+            self.ledger.invalid.insert(signed.id());
         }
         if matches!(kind, Malice::BadSignature | Malice::WrongChain) {
             let spoilt = journal::signed::entry_id_unchecked(&bytes);

@@ -18,7 +18,7 @@ use journal::signed::{VerifiedEntry, VerifyError};
 use journal::state::State;
 use journal::{
     AppendError, Authored, DeviceId, DriveId, EntryId, Frontier, InviteError, Journal, Now, Op,
-    OpenError, Received, Refusal, Signer,
+    OpenError, Received, Refusal, Signer, VerifyReport,
 };
 use net::{AdmitError, JournalHost};
 use parking_lot::Mutex;
@@ -179,6 +179,15 @@ impl Host {
         self.journal.receive_verified(verified, refused)
     }
 
+    /// Reads the whole log again.
+    pub(crate) fn verify(&self) -> Result<VerifyReport, OpenError> {
+        let check = &mut |bytes: Arc<[u8]>| match self.signatures {
+            Signatures::Everywhere => VerifiedEntry::verify(bytes),
+            Signatures::Once => self.verified.verify(&bytes),
+        };
+        self.journal.verify_by(check, &mut |_| {})
+    }
+
     fn is_current(&self, device: DeviceId) -> bool {
         self.journal.member(device).is_some_and(|m| !m.removed)
     }
@@ -211,6 +220,10 @@ impl JournalHost for Host {
 
     fn entry(&self, id: &EntryId) -> Option<Arc<[u8]>> {
         self.journal.entry(id)
+    }
+
+    fn damaged(&self) -> Vec<EntryId> {
+        self.journal.damaged()
     }
 
     fn covers(&self, theirs: &Frontier) -> bool {
@@ -257,6 +270,7 @@ impl JournalHost for Host {
             members.extend(self.through);
             members.push(own);
         }
+        members.extend(self.journal.members_behind_gaps());
         members
     }
 

@@ -168,7 +168,7 @@ impl World {
             Hello { frontier: host.frontier(), addrs: Vec::new(), wall_ms: host.now().wall_ms };
         let since = self.now;
         let courier = Courier::new(hello);
-        let link = Link { conn, courier, taken: 0, came: 0, offered: 0, since };
+        let link = Link { conn, courier, taken: 0, came: 0, offered: None, since };
         self.devices[who].sessions.insert(peer, link);
     }
 
@@ -304,7 +304,8 @@ impl World {
         }
         match frame.get(4) {
             Some(&KIND_ENTRIES) => link.came += 1,
-            Some(&KIND_OFFERED) => link.offered = link.came,
+            // Whoever says it again changes nothing.
+            Some(&KIND_OFFERED) => link.offered = link.offered.or(Some(link.came)),
             _ => {}
         }
         let handled = link.courier.handle_frame(frame.get(4..).unwrap_or_default());

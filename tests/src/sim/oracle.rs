@@ -14,11 +14,15 @@ use journal::{DeviceId, DirId, DriveId, EntryId, EntryName, Op, VersionId};
 
 use super::roster::Roster;
 
+#[path = "checkouts.rs"]
+mod checkouts;
 #[path = "shown.rs"]
 mod shown;
 
+use checkouts::Checkouts;
+
+pub use shown::{checkouts_differ, nodes_of, walk};
 use shown::{first_bytes, stem_and_ending};
-pub use shown::{nodes_of, walk};
 
 type Reg = (DirId, String);
 type Key = (OrderKey, u32);
@@ -39,6 +43,8 @@ struct Version {
     thing: Thing,
     mode: u32,
     bases: Vec<VersionId>,
+    /// The bases, but for those that a break keeps it from replacing.
+    replaces: Vec<VersionId>,
     /// The directory a move took away from here.
     left: Option<DirId>,
     made: bool,
@@ -81,6 +87,7 @@ pub struct Oracle {
     registers: BTreeMap<Reg, Vec<VersionId>>,
     place: BTreeMap<DirId, Reg>,
     pub roster: Roster,
+    pub checkouts: Checkouts,
     pub skipped: BTreeSet<VersionId>,
 }
 
@@ -136,6 +143,8 @@ impl Oracle {
     /// Everything the rules say of `entries`, which are closed under what they have seen.
     pub fn of(entries: &[VerifiedEntry]) -> Self {
         let mut o = Self::read(entries);
+        o.replay_checkouts();
+        o.cut_bases();
         o.index();
         o.replay_moves(entries);
         o
@@ -159,12 +168,15 @@ impl Oracle {
             registers: BTreeMap::new(),
             place: BTreeMap::new(),
             roster,
+            checkouts: Checkouts::default(),
             skipped: BTreeSet::new(),
         };
         for e in &order {
             let key = keys[&e.id()];
             for (index, op) in e.entry().ops.iter().enumerate() {
-                o.read_op(VersionId::new(e.id(), index as u32), key, op);
+                let id = VersionId::new(e.id(), index as u32);
+                o.read_op(id, key, op);
+                o.read_lock(id, key, op);
             }
         }
         o
@@ -172,7 +184,7 @@ impl Oracle {
 
     fn index(&mut self) {
         for (id, v) in &self.versions {
-            for base in &v.bases {
+            for base in &v.replaces {
                 self.supersede.entry(*base).or_default().push(*id);
             }
             if let Some(at) = &v.reg {
@@ -222,6 +234,8 @@ impl Oracle {
             ("conflict: directory back after its removal", back.count() as u64),
             ("conflict: edit beats removal", count(&beats)),
             ("conflict: heads of attributes only merged", count(&attrs)),
+            ("checkout: broken", self.checkouts.breaks() as u64),
+            ("conflict: base cut by a break", self.cuts() as u64),
             ("conflict: copy resolved", count(&|_, v| v.reg.is_none() && !v.bases.is_empty())),
         ]
     }
@@ -269,7 +283,7 @@ impl Oracle {
             bases.iter().filter(|b| self.knows(id.entry, b)).copied().collect();
         let (key, entry, bases) = ((order, id.index), id.entry, bases.into_iter().collect());
         let (mode, left, made, skipped, attr_of) = (0, None, false, false, None);
-        let (author, spelled) = (order.device, String::new());
+        let (author, spelled, replaces) = (order.device, String::new(), Vec::new());
         self.versions.insert(
             id,
             Version {
@@ -279,6 +293,7 @@ impl Oracle {
                 thing,
                 mode,
                 bases,
+                replaces,
                 left,
                 made,
                 skipped,
@@ -489,10 +504,11 @@ impl Oracle {
     }
 
     fn ancestors(&self, id: &VersionId) -> BTreeSet<VersionId> {
-        let (mut out, mut queue) = (BTreeSet::new(), self.versions[id].bases.clone());
+        let (mut out, mut queue) = (BTreeSet::new(), self.versions[id].replaces.clone());
         while let Some(id) = queue.pop() {
             if out.insert(id) {
-                queue.extend(self.versions.get(&id).map(|v| v.bases.clone()).unwrap_or_default());
+                let below = self.versions.get(&id).map(|v| v.replaces.clone());
+                queue.extend(below.unwrap_or_default());
             }
         }
         out
@@ -645,7 +661,9 @@ impl Oracle {
                 self.superseded(o) && !by.any(here)
             });
             if (*first == Thing::Nothing && v.thing != Thing::Nothing)
-                || off.iter().any(|o| ancestors.contains(o))
+                || off.iter().any(|o| {
+                    ancestors.contains(o) || (self.leaf(o) && self.leaf(id) && self.quiet(o, id))
+                })
                 || abandoned
             {
                 off = vec![*id];

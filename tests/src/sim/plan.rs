@@ -133,6 +133,8 @@ pub struct Plan {
     pub call_ms: u64,
     /// Differences of wall clocks, milliseconds.
     pub skews: Vec<i64>,
+    /// Whether people take names for themselves, give them back and break each other's hold.
+    pub locks: bool,
     /// Whether the run goes on until all have come together.
     pub heals: bool,
     /// What is done.
@@ -197,6 +199,8 @@ impl Plan {
             latency_ms: [2, 20, 20, 200][rng.below(4)],
             call_ms: [0, 2, 2, 40][rng.below(4)],
             skews: (0..devices + 2).map(|_| skew(&mut rng)).collect(),
+            // Not drawn: the seeds that once failed go on as they did.
+            locks: matches!(seed % 6, 3 | 5),
             heals: true,
             steps: list,
         }

@@ -30,5 +30,14 @@ pub const CASES: &[Case] = &[
         seed: 1278,
         steps: 150,
     },
+    Case {
+        what: "what a loss of power tore out of the unsynced end passes for damage",
+        seed: 1281,
+        steps: 150,
+    },
+    Case { what: "a save over two changes of mode is a copy of nothing", seed: 1520, steps: 150 },
+    Case { what: "the same, where the save is another's", seed: 2376, steps: 150 },
+    Case { what: "who misses an admission is let in by nobody", seed: 1242, steps: 150 },
+    Case { what: "the same, below an admission", seed: 1980, steps: 150 },
     Case { what: "an honest device is blamed for another's entry", seed: 56, steps: 250 },
 ];

@@ -13,6 +13,7 @@ use super::oracle::Past;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Change {
+    key: (OrderKey, usize),
     author: DeviceId,
     frontier: Vec<EntryId>,
     role: Option<Role>,
@@ -48,6 +49,8 @@ struct Invited {
 pub struct Roster {
     pub members: Vec<Admitted>,
     accepted: BTreeSet<EntryId>,
+    /// Entries whose authors were owners in them.
+    by_owners: BTreeSet<EntryId>,
 }
 
 struct Act<'a> {
@@ -96,12 +99,16 @@ impl Roster {
             }
             members = now;
         }
-        let mut roster = Self { members, accepted: BTreeSet::new() };
+        let (accepted, by_owners) = (BTreeSet::new(), BTreeSet::new());
+        let mut roster = Self { members, accepted, by_owners };
         for entry in order {
             let member = roster.members.iter().find(|m| m.device == entry.entry().device);
             let role = member.and_then(|m| standing(m, &m.changes, &entry.id(), past, None));
             if role.is_some_and(|role| role != Role::Reader) {
                 roster.accepted.insert(entry.id());
+            }
+            if role == Some(Role::Owner) {
+                roster.by_owners.insert(entry.id());
             }
         }
         roster
@@ -110,6 +117,21 @@ impl Roster {
     /// Whether what `entry` does to the tree counts.
     pub fn accepted(&self, entry: &EntryId) -> bool {
         self.accepted.contains(entry)
+    }
+
+    /// Whether an owner wrote `entry`.
+    pub fn by_owner(&self, entry: &EntryId) -> bool {
+        self.by_owners.contains(entry)
+    }
+
+    /// Where in the order `device` lost the right to write.
+    pub(super) fn falls(&self, device: &DeviceId) -> Vec<(OrderKey, u32)> {
+        let found = self.members.iter().find(|m| m.device == *device);
+        let changes = found.into_iter().flat_map(|m| &m.changes);
+        changes
+            .filter(|change| !matches!(change.role, Some(Role::Editor | Role::Owner)))
+            .map(|change| (change.key.0, change.key.1 as u32))
+            .collect()
     }
 
     /// The name that copies of `device` carry.
@@ -160,10 +182,10 @@ fn round(drive: DriveId, before: &[Admitted], acts: &[Act<'_>], past: &Past) -> 
                 }
             }
             Op::Remove { device, frontier } if is_owner || own_word => {
-                change(&mut now, mine, device, frontier, None, author, &id, past);
+                change(&mut now, mine, device, frontier, None, author, &id, past, act.key);
             }
             Op::SetRole { device, role, frontier } if is_owner => {
-                change(&mut now, mine, device, frontier, Some(*role), author, &id, past);
+                change(&mut now, mine, device, frontier, Some(*role), author, &id, past, act.key);
             }
             _ => {}
         }
@@ -186,11 +208,12 @@ fn change(
     author: DeviceId,
     by: &EntryId,
     past: &Past,
+    key: (OrderKey, usize),
 ) {
     let Some(theirs) = now.iter().position(|m| m.device == *device) else { return };
     if now[theirs].role() == Some(Role::Owner) && theirs < mine {
         return;
     }
     let seen = frontier.iter().filter(|id| past[by].contains(id)).copied();
-    now[theirs].changes.push(Change { author, frontier: seen.collect(), role });
+    now[theirs].changes.push(Change { key, author, frontier: seen.collect(), role });
 }

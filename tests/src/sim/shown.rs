@@ -2,12 +2,12 @@
 //!
 //! Leaves out: what ought to be shown ([`super`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use journal::view::{ViewKind, ViewNode};
-use journal::{DirId, Journal, Standing};
+use journal::{DirId, Journal, Register, Standing, VersionId};
 
-use super::{Node, Thing};
+use super::{Node, Oracle, Thing};
 
 /// As many whole characters as fit.
 pub(super) fn first_bytes(text: &str, len_max: usize) -> &str {
@@ -53,6 +53,22 @@ pub fn walk(journal: &Journal) -> Vec<Node> {
         }
         nodes
     })
+}
+
+/// What a journal says of checkouts, where it is not what the rules say.
+pub fn checkouts_differ(journal: &Journal, rules: &Oracle) -> Option<String> {
+    let all = journal.checkouts().unwrap();
+    let held = all.iter().map(|checkout| {
+        let Register { dir, name } = &checkout.register;
+        ((*dir, name.folded().into_owned()), (checkout.id, checkout.device))
+    });
+    let (held, expected) = (held.collect::<BTreeMap<_, _>>(), &rules.checkouts.held);
+    if held != *expected {
+        return Some(format!("held are {held:#?} where the rules say {expected:#?}"));
+    }
+    let told = |of: &VersionId| journal.checkout_fate(*of).unwrap();
+    let mut wrong = rules.checkouts.fates.iter().filter(|(of, fate)| told(of) != Some(**fate));
+    wrong.next().map(|(of, fate)| format!("{of} is {:?} where the rules say {fate:?}", told(of)))
 }
 
 /// The nodes that `look` shows, from the root down.

@@ -8,7 +8,10 @@ use cas::{ChunkId, ContentId, IdKey};
 use journal::op::{
     Arrival, Content, DirAttr, ExchangeSide, FileValue, SymlinkValue, Timestamp, Xattrs,
 };
-use journal::{DirId, EntryName, Journal, Op, Standing, Value, VersionId, ViewKind, ViewNode};
+use journal::{
+    DeviceId, DirId, EntryName, Journal, Op, Register, Standing, Value, VersionId, ViewKind,
+    ViewNode,
+};
 
 use super::rng::Rng;
 
@@ -17,8 +20,8 @@ use super::rng::Rng;
 pub(crate) enum Expect {
     /// Nothing in particular.
     Nothing,
-    /// The version was official under this name and was replaced by one that builds on it: that is official now.
-    Replaces { dir: DirId, name: EntryName, before: VersionId },
+    /// All that was official under this name is among these, on which the new one builds: that is official now.
+    Replaces { dir: DirId, name: EntryName, bases: Vec<VersionId> },
     /// Based on something older than what is official: that stays.
     Beside { dir: DirId, name: EntryName, bases: Vec<VersionId> },
     /// The name is free now.
@@ -44,6 +47,8 @@ pub(crate) struct User<'a> {
     pub(crate) rng: Rng,
     pub(crate) key: IdKey,
     pub(crate) loaded: &'a mut Loaded,
+    /// Its device, where people check out names.
+    pub(crate) locks: Option<DeviceId>,
     /// Bytes that were written, for the store.
     pub(crate) bytes: Vec<Vec<u8>>,
 }
@@ -163,6 +168,11 @@ impl User<'_> {
         let dir = *self.rng.pick(&dirs)?;
         let file = self.rng.pick(&files).cloned();
         let sub = self.rng.pick(&subdirs).cloned();
+        if let Some(device) = self.locks
+            && self.rng.chance(25)
+        {
+            return self.lock(dir, file, device);
+        }
         match self.rng.below(100) {
             0..14 => self.create(dir),
             14..42 => self.save(file?),
@@ -176,6 +186,29 @@ impl User<'_> {
             94..97 => self.swap(file?, &files, &subdirs),
             _ => self.set_dir(sub?),
         }
+    }
+
+    /// Takes a name for itself, gives it back, or ends somebody's hold of it.
+    fn lock(
+        &mut self,
+        dir: DirId,
+        file: Option<(DirId, ViewNode)>,
+        device: DeviceId,
+    ) -> Option<Work> {
+        let (dir, name) = match file.filter(|_| self.rng.chance(90)) {
+            Some((dir, node)) => (dir, node.register.name),
+            None => (dir, self.name(&["x", "y", "p"])),
+        };
+        let found = self.journal.checkout(&Register::new(dir, name.clone())).ok()?;
+        let what = format!("{name} in {dir:?}, which {found:?} has");
+        let (what, op) = match found {
+            None => (format!("takes {what}"), Op::Checkout { dir, name }),
+            Some(found) if found.device == device => {
+                (format!("gives back {what}"), Op::GiveBack { dir, name, checkout: found.id })
+            }
+            Some(found) => (format!("breaks {what}"), Op::Break { dir, name, checkout: found.id }),
+        };
+        Some(Work { ops: vec![op], what, expect: Expect::Nothing })
     }
 
     fn create(&mut self, dir: DirId) -> Option<Work> {
@@ -207,7 +240,7 @@ impl User<'_> {
         let (what, expect) = match (has_official, has_any) {
             (true, _) => (
                 format!("saves {}", short(&node)),
-                Expect::Replaces { dir, name: name.clone(), before: node.version },
+                Expect::Replaces { dir, name: name.clone(), bases: bases.clone() },
             ),
             // It had in front of it only what gave the official one its attributes, or the same bytes.
             (false, true) => (format!("saves {} from a part of it", short(&node)), Expect::Nothing),
@@ -332,10 +365,11 @@ impl User<'_> {
         own.extend(&node.merged);
         let what = format!("saves {} and keeps {backup}", short(&node));
         let value = self.file();
-        let (name, before) = (node.shown.clone(), node.version);
+        let name = node.shown.clone();
+        let expect = Expect::Replaces { dir, name: name.clone(), bases: own.clone() };
         let ops =
             vec![put(dir, &name, value, own), put(dir, &backup, Value::File(old.clone()), bases)];
-        Some(Work { ops, what, expect: Expect::Replaces { dir, name, before } })
+        Some(Work { ops, what, expect })
     }
 
     fn swap(&mut self, one: (DirId, ViewNode), files: &Nodes, subdirs: &Nodes) -> Option<Work> {

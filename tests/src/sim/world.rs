@@ -47,7 +47,7 @@ pub(crate) struct Link {
     pub(crate) taken: u64,
     /// Batches that came, and how many of them before the other's offer was complete.
     pub(crate) came: u64,
-    pub(crate) offered: u64,
+    pub(crate) offered: Option<u64>,
     /// When it began.
     pub(crate) since: u64,
 }
@@ -212,7 +212,8 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) verified: Arc<Verified>,
     pub(crate) genesis: VerifiedEntry,
-    pub(crate) invites: Vec<[u8; 32]>,
+    /// Secrets of invitations, and who issued them.
+    pub(crate) invites: Vec<([u8; 32], Who)>,
     pub(crate) marks: Marks,
     pub(crate) steps: u64,
     pub(crate) healing: bool,
@@ -310,9 +311,10 @@ impl World {
         let mut device = self.device(self.devices[of].signer.clone(), who);
         device.disk = self.devices[of].disk.copy();
         (device.joined, device.begun, device.odd) = (true, self.devices[of].begun, true);
-        device.evil = self.devices[of].evil;
+        (device.evil, device.rotted) = (self.devices[of].evil, self.devices[of].rotted);
         device.through = self.devices[of].through;
         device.wrote = self.devices[of].wrote.clone();
+        device.wrote.retain(|mark| device.disk.is_durable(mark));
         self.devices[of].odd = true;
         self.devices.push(device);
         who
@@ -335,7 +337,7 @@ impl World {
             let proof = journal::member::admit_proof(&secret, &drive, &device);
             ops.push(Op::Admit { invite: key, device, name: name_of(who), proof });
         }
-        self.invites.push(secret);
+        self.invites.push((secret, 0));
         let host = self.host(0).expect("the first device runs");
         host.set_wall(self.wall(0));
         host.author(ops).expect("the first entry");
@@ -435,14 +437,13 @@ impl World {
         let mut looks = 0;
         loop {
             looks += 1;
-            if looks & 15 == 0 && self.has_converged() {
+            let over = self.now > until || self.steps > most;
+            let last = over || self.due.is_empty();
+            if (looks & 15 == 0 || last) && self.has_converged() && !self.finds_rot()? {
                 break;
             }
-            if self.due.is_empty() || self.now > until || self.steps > most {
-                match self.has_converged() {
-                    true => break,
-                    false => return Err(self.diverged()),
-                }
+            if over || self.due.is_empty() {
+                return Err(self.diverged());
             }
             self.next()?;
         }
@@ -529,7 +530,7 @@ impl World {
         };
         let prepares = matches!(job, Job::Prepare);
         let link = self.devices[who].sessions.get(&peer).filter(|link| link.conn == conn);
-        let behind = link.is_some_and(|link| link.taken < link.offered);
+        let behind = link.is_some_and(|link| Some(link.taken) < link.offered);
         ensure("N-late", !prepares || !behind, || {
             format!("device {who} judges its work before the offer of {peer} is taken in")
         })?;
@@ -568,8 +569,17 @@ impl World {
             }
             return Ok(());
         };
-        if let Done::Received { received: Ok(_), .. } = &done {
-            link.taken += 1;
+        match &done {
+            Done::Received { received: Ok(_), .. } => link.taken += 1,
+            Done::Collected(collected)
+                if collected
+                    .entries
+                    .iter()
+                    .any(|(id, _)| collected.unacknowledged.contains(id)) =>
+            {
+                self.marks.hit("exchange: held back until the offer is in");
+            }
+            _ => {}
         }
         let (changed, handled) = link.courier.handle_done(order, done);
         if changed == net::courier::Changed::Yes {

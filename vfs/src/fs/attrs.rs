@@ -5,12 +5,15 @@
 //! Invariant: a change of a finished file's attributes is a draft at once; of one that is being written, it goes with
 //! its content.
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use journal::id::DirId;
+use journal::name::Register;
 use journal::op::{DirAttr, Timestamp, XATTRS_LEN_MAX, Xattrs};
 
-use super::{Core, State};
+use super::locking::lock_text;
+use super::{Core, State, Wait};
 use crate::attr::{Attr, Caller, SetAttr, SetTime, without_set_id};
 use crate::drafts::DraftValue;
 use crate::error::FsError;
@@ -18,10 +21,12 @@ use crate::file::{FileNode, Meta, cas_content};
 use crate::inode::{LinkNode, NodeKind, Place};
 use crate::past::PastKind;
 use crate::space::Usage;
-use crate::traits::Told;
+use crate::traits::{CheckoutError, SealError, Told};
 
-/// Prefix of attributes that say something about the drive; read-only and never listed.
+/// Prefix of attributes that say something about the drive; read-only but for [`LOCK`], and never listed.
 const VIRTUAL: &[u8] = b"user.atelier.";
+/// Who works on a file. Set to `held` it takes the checkout, removed it gives it back.
+const LOCK: &[u8] = b"user.atelier.lock";
 /// Longest name of an extended attribute, bytes.
 const XATTR_NAME_LEN_MAX: usize = 255;
 
@@ -110,10 +115,14 @@ impl Core {
             if !may_write {
                 return Err(FsError::Access);
             }
-            if len == 0 {
-                self.keep_save_of_another(caller, file)?;
-            }
-            self.set_len(file, len)?;
+            let lock = match handle {
+                Some(_) => None,
+                None => self.claim_file(caller, file, Wait::Allowed)?,
+            };
+            let shown = lock.as_ref().map_or(Ok(()), |_| self.still_shown(file));
+            let cut = shown.and_then(|()| self.cut_by(caller, file, len));
+            self.closed_under(lock.as_ref());
+            cut?;
             if caller.uid != 0 {
                 self.drop_set_id_of(file)?;
             }
@@ -144,6 +153,14 @@ impl Core {
             meta.owner = self.owner_of(meta.owner, &set);
             Ok(())
         })
+    }
+
+    fn cut_by(&self, caller: Caller, file: &Arc<FileNode>, len: u64) -> Result<(), FsError> {
+        if len == 0 {
+            self.keep_save_of_another(caller, file)?;
+            self.based_on_loaded(file, self.work.process(caller))?;
+        }
+        self.set_len(file, len)
     }
 
     /// Changes attributes that are published.
@@ -252,6 +269,14 @@ impl Core {
             }
         }
         let attr = self.getattr(ino)?;
+        if want & 2 != 0 {
+            let kind = self.known(&self.state(), ino)?;
+            if let NodeKind::File(file) = kind
+                && let Some(holder) = self.refusing(&file)?
+            {
+                return Err(FsError::Locked(holder.name));
+            }
+        }
         if want & 1 != 0
             && caller.uid == 0
             && attr.kind == crate::attr::Kind::File
@@ -274,7 +299,9 @@ impl Core {
             NodeKind::Dir(dir) => Ok(Arc::new(self.dir_attr(state, *dir)?.xattrs)),
             NodeKind::Past(past) => match &past.kind {
                 PastKind::File(file, _) => Ok(file.meta.lock().xattrs.clone()),
-                PastKind::Dir(_) | PastKind::Symlink(_) => Ok(Arc::new(Xattrs::new())),
+                PastKind::Dir(_) | PastKind::Symlink(_) | PastKind::Text(_) => {
+                    Ok(Arc::new(Xattrs::new()))
+                }
             },
             NodeKind::Symlink(_) => Ok(Arc::new(Xattrs::new())),
         }
@@ -311,8 +338,16 @@ impl Core {
                     _ => Err(FsError::NoAttribute),
                 };
             }
+            NodeKind::Dir(DirId::ROOT) if what == b"socket" => {
+                let socket = self.config.socket.as_ref().ok_or(FsError::NoAttribute)?;
+                return Ok(socket.as_os_str().as_bytes().to_vec());
+            }
             NodeKind::Dir(_) | NodeKind::Symlink(_) => return Err(FsError::NoAttribute),
         };
+        if what == b"lock" {
+            let holder = self.holder_of(file)?.ok_or(FsError::NoAttribute)?;
+            return Ok(lock_text(&holder).into_bytes());
+        }
         let (place, shown, draft) = {
             let state = self.state();
             let meta = file.meta.lock();
@@ -361,6 +396,14 @@ impl Core {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), FsError> {
+        if name == LOCK {
+            // Any other word might be meant as anything.
+            return if value == b"held" {
+                self.set_checkout(ino, Checkout::Take)
+            } else {
+                Err(FsError::Invalid)
+            };
+        }
         if name.starts_with(VIRTUAL) {
             return Err(FsError::ReadOnly);
         }
@@ -382,6 +425,9 @@ impl Core {
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<(), FsError> {
+        if name == LOCK {
+            return self.set_checkout(ino, Checkout::GiveBack);
+        }
         if name.starts_with(VIRTUAL) {
             return Err(FsError::ReadOnly);
         }
@@ -389,6 +435,23 @@ impl Core {
         self.change_xattrs(ino, |xattrs| match xattrs.remove(name) {
             Some(_) => Ok(()),
             None => Err(FsError::NoAttribute),
+        })
+    }
+
+    /// Takes a file's checkout or gives it back. May wait for the disk.
+    fn set_checkout(&self, ino: u64, what: Checkout) -> Result<(), FsError> {
+        self.check_role()?;
+        let NodeKind::File(file) = self.known(&self.state(), ino)? else {
+            return Err(FsError::NotSupported);
+        };
+        let place = file.meta.lock().place.clone().ok_or(FsError::Stale)?;
+        let register = Register::new(place.key.dir(), place.name);
+        let done = self.work.locks.checkout(&register, what == Checkout::Take);
+        done.map_err(|error| match error {
+            CheckoutError::Held(holder) => FsError::Locked(holder.name),
+            CheckoutError::NotHeld => FsError::NoAttribute,
+            CheckoutError::ReadOnly => FsError::ReadOnly,
+            CheckoutError::Failed(error) => FsError::Seal(SealError::Failed(error)),
         })
     }
 
@@ -416,6 +479,18 @@ impl Core {
             NodeKind::Past(_) => Err(FsError::ReadOnly),
         }
     }
+}
+
+/// What is done about a checkout.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checkout {
+    Take,
+    GiveBack,
+}
+
+/// Whether an attribute says something about the drive; to change one may take long.
+pub(crate) fn is_virtual(name: &[u8]) -> bool {
+    name.starts_with(VIRTUAL)
 }
 
 /// Only `user.` attributes replicate; the rest is answered as a file system without them does.

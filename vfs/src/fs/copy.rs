@@ -89,6 +89,6 @@ impl Core {
 fn whole(file: &FileNode, len: u64) -> Option<Content> {
     match &*file.body.lock() {
         Body::Sealed { content, .. } if (1..=len).contains(&content.len) => Some(*content),
-        Body::Sealed { .. } | Body::Stream(_) | Body::Patched(_) => None,
+        Body::Sealed { .. } | Body::Stream(_) | Body::Patched(_) | Body::Text(_) => None,
     }
 }

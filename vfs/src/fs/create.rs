@@ -11,8 +11,9 @@ use journal::name::EntryName;
 use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
 use parking_lot::Mutex;
 
+use super::locking::Intent;
 use super::lookup::below_of_draft;
-use super::{Core, Entry, Opened, State, Subdir};
+use super::{Core, Entry, Opened, State, Subdir, Wait};
 use crate::attr::{Caller, SET_GROUP_ID};
 use crate::body::Body;
 use crate::drafts::{Below, DraftValue, Key};
@@ -72,8 +73,11 @@ impl Core {
         name: &[u8],
         mode: u32,
         flags: i32,
+        wait: Wait,
     ) -> Result<(Entry, Opened), FsError> {
         let name = self.name(name)?;
+        let dir = self.state().dir_of(parent)?;
+        self.claim_document(caller, dir, &name, wait)?;
         let made = self.change(|state| {
             let dir = self.writable_dir(state, caller, parent, &name)?;
             if let Some(found) = self.find(state, dir, &name)? {
@@ -91,7 +95,7 @@ impl Core {
             Ok((entry, file)) => {
                 // It is empty, and to cut it would take the set-id bits off it.
                 let flags = flags & !(rustix::fs::OFlags::TRUNC.bits() as i32);
-                let opened = self.open_node(caller, &file, flags)?;
+                let opened = self.open_node(caller, &file, flags, None)?;
                 Ok((entry, opened))
             }
             Err(found) => {
@@ -100,7 +104,7 @@ impl Core {
                 {
                     return Err(FsError::Exists);
                 }
-                let opened = self.open(caller, found.ino, flags)?;
+                let opened = self.open(caller, found.ino, flags, wait)?;
                 let mut state = self.state();
                 let entry = self.entry(&state, &found)?;
                 self.told(&mut state, found.ino);
@@ -123,7 +127,7 @@ impl Core {
             return Err(FsError::NotPermitted);
         }
         let excl = (rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY).bits() as i32;
-        let (entry, opened) = self.create(caller, parent, name, mode, excl)?;
+        let (entry, opened) = self.create(caller, parent, name, mode, excl, Wait::Allowed)?;
         self.flush(opened.handle)?;
         self.release(opened.handle)?;
         Ok(entry)
@@ -163,6 +167,8 @@ impl Core {
             opens: 0,
             writers: 0,
             writer_tid: 0,
+            saver: None,
+            read_bytes: 0,
             logged: None,
             published_ms: self.now_ms(),
         };
@@ -268,7 +274,7 @@ impl Core {
             Some(NodeKind::Symlink(link)) => Ok(link.value.lock().target.clone()),
             Some(NodeKind::Past(past)) => match &past.kind {
                 PastKind::Symlink(link) => Ok(link.target.clone()),
-                PastKind::Dir(_) | PastKind::File(..) => Err(FsError::Invalid),
+                PastKind::Dir(_) | PastKind::File(..) | PastKind::Text(_) => Err(FsError::Invalid),
             },
             Some(_) => Err(FsError::Invalid),
             None => Err(FsError::Stale),
@@ -276,8 +282,16 @@ impl Core {
     }
 
     /// Removes a file or link.
-    pub fn unlink(&self, caller: Caller, parent: u64, name: &[u8]) -> Result<(), FsError> {
+    pub fn unlink(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &[u8],
+        wait: Wait,
+    ) -> Result<(), FsError> {
         let name = self.name_there(name)?;
+        self.claim_name(caller, (parent, &name), Intent::Remove, wait)?;
+        let by = self.work.process(caller);
         self.change(|state| {
             let dir = self.writable_dir(state, caller, parent, &name)?;
             let found = self.find(state, dir, &name)?.ok_or(FsError::NotFound)?;
@@ -285,7 +299,8 @@ impl Core {
                 return Err(FsError::IsDir);
             }
             let key = Key::new(dir, &name);
-            let below = || self.below_of(&found, dir, &name);
+            let below = self.below_unless_drafted(state, by, &key, Some(&found), (dir, &name))?;
+            let below = || Ok::<_, FsError>(below);
             state.drafts.put(self.now_ms(), &key, &name, DraftValue::GONE, below)?;
             self.displace(state, &found.kind);
             state.table.detach(&key);

@@ -16,16 +16,13 @@ use parking_lot::MutexGuard;
 use rustix::fs::OFlags;
 
 use super::{Core, State, Wait};
-use crate::attr::Caller;
 use crate::body::{Body, FILE_LEN_MAX};
-use crate::drafts::{DraftValue, Key};
+use crate::drafts::{Below, DraftValue};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta, journal_content};
-use crate::handles::{Ahead, FileHandle};
-use crate::inode::NodeKind;
+use crate::handles::Ahead;
 use crate::overlay::Log;
 use crate::spool::{Change, DirtyFile, FileAttrs, Unfinished};
-use crate::traits::SealError;
 
 /// How long an operation that may not wait tries to get at a file somebody else works on.
 const BUSY_WAIT: Duration = Duration::from_micros(200);
@@ -54,129 +51,15 @@ pub enum Near {
     Peers,
 }
 
-/// A file was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// The handle's number.
-    pub handle: u64,
-}
-
 impl Core {
-    /// Opens a file.
-    pub fn open(&self, caller: Caller, ino: u64, flags: i32) -> Result<Opened, FsError> {
-        if let Some(past) = self.past(ino) {
-            return self.open_past(caller, &past, flags);
-        }
-        if access_of(flags).1 || truncates(flags) {
-            self.check_role()?;
-        }
-        let file = {
-            let state = self.state();
-            match state.table.get(ino).map(|node| &node.kind) {
-                Some(NodeKind::File(file)) => {
-                    let mut meta = file.meta.lock();
-                    let (reads, writes) = access_of(flags);
-                    let changes = writes || truncates(flags);
-                    let want = if reads { 4 } else { 0 } | if changes { 2 } else { 0 };
-                    self.may(caller, meta.mode, want)?;
-                    // Held from here on, so that it is not forgotten before it is open.
-                    meta.opens += 1;
-                    file.clone()
-                }
-                Some(NodeKind::Dir(_)) => return Err(FsError::IsDir),
-                Some(NodeKind::Symlink(_) | NodeKind::Past(_)) => return Err(FsError::Invalid),
-                None => return Err(FsError::Stale),
-            }
-        };
-        let opened = self.open_node(caller, &file, flags);
-        file.meta.lock().opens -= 1;
-        opened
-    }
-
-    pub(crate) fn open_node(
-        &self,
-        caller: Caller,
-        file: &Arc<FileNode>,
-        flags: i32,
-    ) -> Result<Opened, FsError> {
-        let (reads, writes) = access_of(flags);
-        if writes && self.spool.has_failed() {
-            return Err(FsError::Poisoned);
-        }
-        if truncates(flags) {
-            // What is only read is not flushed, so it is finished at once.
-            if writes {
-                self.keep_save_of_another(caller, file)?;
-                self.replace_whole(file)?
-            } else {
-                self.set_len(file, 0)?
-            }
-            if caller.uid != 0 {
-                self.drop_set_id_of(file)?;
-            }
-        }
-        let handle = FileHandle {
-            node: file.clone(),
-            reads,
-            writes,
-            tid: caller.tid,
-            ahead: parking_lot::Mutex::new(Ahead::default()),
-        };
-        let handle = self.handles.add_file(handle)?;
-        // Its bytes stay, whatever becomes of the version. Who holds the lock makes others, which stay too.
-        if let Some(mut body) = file.body.try_lock() {
-            body.pin(&self.contents)?;
-        }
-        let mut meta = file.meta.lock();
-        meta.opens += 1;
-        if writes {
-            meta.writers += 1;
-            meta.writer_tid = caller.tid;
-        }
-        Ok(Opened { handle })
-    }
-
-    /// The caller is about to replace this file whole: what another process saved as it becomes a version first.
-    /// Within one process only the net effect counts, as it does in every save.
-    pub(crate) fn keep_save_of_another(
-        &self,
-        caller: Caller,
-        file: &FileNode,
-    ) -> Result<(), FsError> {
-        let Some(key) = self.save_of_another(caller, file) else { return Ok(()) };
-        let _sealing = self.sealing.lock();
-        if !self.state().drafts.is_whole_save(&key) {
-            return Ok(());
-        }
-        match self.seal_names(&[key]) {
-            // Set aside, and told by a notice; it would stand in the way for ever.
-            Err(FsError::Seal(SealError::Refused(_))) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// The name of a finished save that waits to be published, when another process than the caller's made it.
-    pub(crate) fn save_of_another(&self, caller: Caller, file: &FileNode) -> Option<Key> {
-        let (key, writer_tid) = {
-            let meta = file.meta.lock();
-            (meta.place.as_ref()?.key.clone(), meta.writer_tid)
-        };
-        let waits = self.state().drafts.is_whole_save(&key);
-        (waits && caller.is_other_process(writer_tid)).then_some(key)
-    }
-
-    /// The caller is about to write the file anew. What it replaces is what this inode stands for, not what others
-    /// may have put under the name meanwhile.
-    fn replace_whole(&self, file: &Arc<FileNode>) -> Result<(), FsError> {
-        let mut body = file.body.lock();
-        self.cut(file, &mut body, 0)?;
-        self.dirtied(file, &mut file.meta.lock(), 0);
-        Ok(())
-    }
-
     /// Changes the length. What the spool log knows of the file's overlay must not be cut off under it: it becomes a
     /// content first.
-    fn cut(&self, file: &Arc<FileNode>, body: &mut Body, len: u64) -> Result<(), FsError> {
+    pub(super) fn cut(
+        &self,
+        file: &Arc<FileNode>,
+        body: &mut Body,
+        len: u64,
+    ) -> Result<(), FsError> {
         let logged = file.meta.lock().logged.is_some();
         if logged && len < body.len() && matches!(body, Body::Patched(_)) {
             let (_, overlay) = body.finish(&self.contents)?;
@@ -235,6 +118,7 @@ impl Core {
             None => body.read_at(wait, offset, &mut buf)?,
         };
         buf.truncate(read);
+        self.has_read(&handle, read as u64);
         handle.ahead.lock().note(offset, read as u64);
         Ok(buf)
     }
@@ -364,7 +248,7 @@ impl Core {
         }
         match handle.node.body.try_lock() {
             Some(body) => match &*body {
-                Body::Sealed { .. } => true,
+                Body::Sealed { .. } | Body::Text(_) => true,
                 Body::Stream(_) => body.len() <= QUICK_FINISH_LEN,
                 Body::Patched(_) => false,
             },
@@ -382,6 +266,11 @@ impl Core {
     pub fn release(&self, handle: u64) -> Result<(), FsError> {
         let Some(handle) = self.handles.remove_file(handle) else { return Err(FsError::BadHandle) };
         let file = &handle.node;
+        if handle.writes {
+            self.closed_under(handle.lock.as_ref());
+        } else {
+            self.closed_to_read(&handle);
+        }
         let last = {
             let mut meta = file.meta.lock();
             meta.writers = meta.writers.saturating_sub(u32::from(handle.writes));
@@ -492,7 +381,13 @@ impl Core {
         }
         state.table.attach(ino, place.key.clone());
         let value = DraftValue::File { value, rests_on: meta.rests_on };
-        let below = meta.below.clone();
+        let below = match state.drafts.get(&place.key) {
+            Some(_) => Below::default(),
+            None => self.replaced_in_place(state, &place.key, meta.below.clone())?,
+        };
+        if let Some(saver) = meta.saver {
+            state.savers.insert(place.key.clone(), saver);
+        }
         state
             .drafts
             .put(self.now_ms(), &place.key, &place.name, value, || Ok::<_, FsError>(below))?;
@@ -629,7 +524,7 @@ impl Ahead {
 }
 
 /// Whether open flags ask for an empty file.
-fn truncates(flags: i32) -> bool {
+pub(super) fn truncates(flags: i32) -> bool {
     OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC)
 }
 

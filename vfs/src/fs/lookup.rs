@@ -51,7 +51,13 @@ impl Core {
         let dir = state.dir_of(parent)?;
         let found = match self.find(&mut state, dir, &name)? {
             Some(found) => found,
-            None => self.find_top(&mut state, dir, &name).ok_or(FsError::NotFound)?,
+            None => match self.find_top(&mut state, dir, &name) {
+                Some(found) => found,
+                None => {
+                    drop(state);
+                    return self.find_lock(parent, dir, &name).ok_or(FsError::NotFound);
+                }
+            },
         };
         let entry = self.entry(&state, &found)?;
         self.told(&mut state, found.ino);

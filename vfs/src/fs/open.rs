@@ -24,19 +24,20 @@ use crate::file::journal_content;
 use crate::handles::Handles;
 use crate::spool::recover::{self, Recovered};
 use crate::spool::{Change, DirtyFile, Spool, Unfinished};
-use crate::traits::{Clock, Submit, Tree};
+use crate::traits::{Clock, Locks, Submit, Tree};
 
 /// Numbers of files that could not be completed at a start begin here, above those of all inodes.
 const LEFT_FIRST: u64 = u64::MAX - (1 << 32);
 /// How a notice about such a file begins.
 const LEFT: &str = "this file was open when the daemon was killed, and cannot be completed:";
 
+/// What the file system is put on.
+type Around = (Arc<dyn Tree>, Arc<dyn Submit>, Arc<dyn Clock>, Arc<dyn Locks>);
+
 /// Puts the file system together with what was recovered.
 pub(super) fn recovered(
     config: Config,
-    tree: Arc<dyn Tree>,
-    submit: Arc<dyn Submit>,
-    clock: Arc<dyn Clock>,
+    (tree, submit, clock, locks): Around,
     contents: Contents,
     mut state: State,
     recovered: Recovered,
@@ -110,6 +111,7 @@ pub(super) fn recovered(
         opened,
         left: Mutex::new(left),
         listings: super::past::Listings::default(),
+        work: super::locking::Work::new(locks).map_err(OpenError::Thread)?,
     };
     if recovered.cut {
         tracing::warn!(

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
 use super::io::access_of;
+use super::locking::lock_text;
 use super::lookup::Found;
 use super::{Core, DirEntry, Entry, Opened, State};
 use crate::attr::{Attr, Caller, DIR_MODE_BITS, Kind};
@@ -100,6 +101,20 @@ impl Core {
         Some(Found { ino: node.ino, kind: NodeKind::Past(node), lasting: false })
     }
 
+    /// The virtual file `.NAME.lock` beside a file somebody works on.
+    pub(super) fn find_lock(&self, parent: u64, dir: DirId, name: &EntryName) -> Option<Entry> {
+        let of = name.as_str().strip_prefix('.')?.strip_suffix(".lock")?;
+        let of = EntryName::new(of).ok()?;
+        let holder = self.holder_at(&Key::new(dir, &of)).ok()??;
+        let text: Arc<str> = lock_text(&holder).into();
+        let id = PastId::Lock { dir, name: name.as_str().into(), text: text.clone() };
+        let entry = PastEntry { name: name.clone(), id, seen: Seen::Text(text) };
+        let mut state = self.state();
+        let node = self.admit_past(&mut state, parent, &entry);
+        self.told(&mut state, node.ino);
+        Some(Entry { attr: self.past_attr(&node), lasting: false })
+    }
+
     pub(super) fn lookup_past(
         &self,
         parent: &PastNode,
@@ -130,6 +145,11 @@ impl Core {
                 let file = FileNode::sealed(ino, value, Below::default(), place);
                 PastKind::File(Arc::new(file), *version)
             }
+            Seen::Text(text) => {
+                let place = Place { key: key(&entry.name), name: entry.name.clone() };
+                let now = self.clock.wall();
+                PastKind::Text(Arc::new(FileNode::text(ino, text, now, place)))
+            }
         };
         let name = entry.name.clone();
         let node = Arc::new(PastNode { ino, id: entry.id.clone(), parent, name, kind });
@@ -156,7 +176,9 @@ impl Core {
         };
         match &node.kind {
             PastKind::Dir(meta) => dir(meta),
-            PastKind::File(file, _) => self.file_attr(node.ino, &file.meta.lock()),
+            PastKind::File(file, _) | PastKind::Text(file) => {
+                self.file_attr(node.ino, &file.meta.lock())
+            }
             PastKind::Symlink(link) => Attr {
                 kind: Kind::Symlink,
                 len: link.target.len() as u64,
@@ -177,9 +199,9 @@ impl Core {
             _ if writes || truncates => Err(FsError::ReadOnly),
             PastKind::Dir(_) => Err(FsError::IsDir),
             PastKind::Symlink(_) => Err(FsError::Invalid),
-            PastKind::File(file, _) => {
+            PastKind::File(file, _) | PastKind::Text(file) => {
                 self.may(caller, file.meta.lock().mode, 4)?;
-                self.open_node(caller, file, flags)
+                self.open_node(caller, file, flags, None)
             }
         }
     }
@@ -210,7 +232,9 @@ impl Core {
                 }
             }
             PastId::Versions { .. } => Ok(self.listing(dir)?.get(&key(name)).cloned()),
-            PastId::Leaf { .. } | PastId::Version { .. } => Err(FsError::NotDir),
+            PastId::Leaf { .. } | PastId::Version { .. } | PastId::Lock { .. } => {
+                Err(FsError::NotDir)
+            }
         }
     }
 
@@ -284,7 +308,9 @@ impl Core {
             PastId::Versions { dir, name } => self.versions(*dir, name)?,
             // A snapshot comes last: where a point has its name it wins.
             PastId::Snapshots => [self.points()?, self.named_snapshots()?].concat(),
-            PastId::Leaf { .. } | PastId::Version { .. } => return Err(FsError::NotDir),
+            PastId::Leaf { .. } | PastId::Version { .. } | PastId::Lock { .. } => {
+                return Err(FsError::NotDir);
+            }
         };
         let listing: BTreeMap<Key, PastEntry> =
             entries.into_iter().map(|entry| (key(&entry.name), entry)).collect();
@@ -330,7 +356,7 @@ impl Core {
                 name: entry.name.as_str().into(),
                 kind: match entry.seen {
                     Seen::Dir(_) => Kind::Dir,
-                    Seen::File(..) => Kind::File,
+                    Seen::File(..) | Seen::Text(_) => Kind::File,
                     Seen::Symlink(_) => Kind::Symlink,
                 },
                 ino: known.unwrap_or_else(|| Table::number_hint(&entry.id)),

@@ -15,6 +15,7 @@ use journal::name::EntryName;
 use journal::op::{Arrival, ExchangeSide, Op, Value};
 use journal::view::{ViewKind, ViewNode};
 
+use super::locking::Intent;
 use super::lookup::{Found, below_of_draft};
 use super::{Core, State, Subdir, Wait};
 use crate::attr::Caller;
@@ -22,6 +23,7 @@ use crate::drafts::{Below, DraftValue, Key, Side};
 use crate::error::FsError;
 use crate::file::FileNode;
 use crate::inode::{NodeKind, Place};
+use crate::process::Process;
 use crate::spool::Change;
 
 /// How a name is moved onto another.
@@ -70,6 +72,17 @@ impl Core {
             }
             self.keep_save_of_another(caller, &file)?;
         }
+        let (gone, comes) = match mode {
+            RenameMode::Exchange => (Intent::Replace, Intent::Replace),
+            _ => (Intent::Remove, Intent::Replace),
+        };
+        self.claim_name(caller, (from.0, &from_name), gone, wait)?;
+        self.claim_name(caller, (to.0, &to_name), comes, wait)?;
+        if mode != RenameMode::Exchange {
+            let to_dir = self.state().dir_of(to.0)?;
+            self.claim_document(caller, to_dir, &to_name, wait)?;
+        }
+        let by = self.work.process(caller);
         let published = self.change(|state| {
             let from_dir = self.writable_dir(state, caller, from.0, &from_name)?;
             let to_dir = self.writable_dir(state, caller, to.0, &to_name)?;
@@ -101,7 +114,7 @@ impl Core {
             if mode == RenameMode::Exchange || matches!(source.kind, NodeKind::Dir(_)) {
                 return Ok(Some((ends, source, target)));
             }
-            self.move_file(state, &ends, &source, target.as_ref()).map(|()| None)
+            self.move_file(state, by, &ends, &source, target.as_ref()).map(|()| None)
         })?;
         let Some((ends, source, target)) = published else { return Ok(()) };
         if wait == Wait::Never {
@@ -128,18 +141,25 @@ impl Core {
     fn move_file(
         &self,
         state: &mut State,
+        by: Option<Process>,
         ends: &Ends,
         source: &Found,
         target: Option<&Found>,
     ) -> Result<(), FsError> {
         let (from_key, to_key) =
             (Key::new(ends.from.0, &ends.from.1), Key::new(ends.to.0, &ends.to.1));
-        let from_below = self.below_unless_drafted(state, &from_key, Some(source), &ends.from)?;
-        let to_below = self.below_unless_drafted(state, &to_key, target, &ends.to)?;
+        let (from, to) = ((ends.from.0, &ends.from.1), (ends.to.0, &ends.to.1));
+        let from_below = self.below_unless_drafted(state, by, &from_key, Some(source), from)?;
+        let to_below = self.below_unless_drafted(state, by, &to_key, target, to)?;
         let value = self.draft_value(state, &from_key, &source.kind)?;
         let from = Side { key: &from_key, name: &ends.from.1, below: from_below };
         let to = Side { key: &to_key, name: &ends.to.1, below: to_below };
         state.drafts.rename(self.now_ms(), from, to, value);
+        state.savers.remove(&from_key);
+        match by {
+            Some(by) => state.savers.insert(to_key.clone(), by.id),
+            None => state.savers.remove(&to_key),
+        };
         if let Some(target) = target {
             self.displace(state, &target.kind);
         }
@@ -152,17 +172,35 @@ impl Core {
         Ok(())
     }
 
-    fn below_unless_drafted(
+    /// What a process replaces under a name that it replaces or removes. A draft knows what it replaces.
+    pub(crate) fn below_unless_drafted(
         &self,
-        state: &State,
+        state: &mut State,
+        by: Option<Process>,
         key: &Key,
         found: Option<&Found>,
-        (dir, name): &(DirId, EntryName),
+        (dir, name): (DirId, &EntryName),
     ) -> Result<Below, FsError> {
         if state.drafts.get(key).is_some() {
             return Ok(Below::default());
         }
-        found.map_or_else(|| self.below(*dir, name), |found| self.below_of(found, *dir, name))
+        let below = match found {
+            Some(found) => self.below_of(found, dir, name)?,
+            None => self.below(dir, name)?,
+        };
+        self.replaced_whole(state, by, key, below)
+    }
+
+    /// A name is about to go or to be replaced.
+    pub(super) fn claim_name(
+        &self,
+        caller: Caller,
+        (parent, name): (u64, &EntryName),
+        intent: Intent,
+        wait: Wait,
+    ) -> Result<(), FsError> {
+        let dir = self.state().dir_of(parent)?;
+        self.claim(caller, &Key::new(dir, name), intent, wait).map(drop)
     }
 
     /// What a node is as a draft. A file that is being written goes as it was last finished.

@@ -171,6 +171,7 @@ impl Core {
     }
 
     fn published(&self, batch: &Batch, versions: &[VersionId]) {
+        let mut told = Vec::new();
         let looked_at_again = {
             let mut state = self.state();
             state.drafts.published(batch, versions);
@@ -179,6 +180,7 @@ impl Core {
             let mut logged: Vec<Change> = Vec::new();
             for name in &batch.names {
                 let version = name.op.and_then(|op| versions.get(op)).copied();
+                told.extend(self.save_published(&mut state, name, version));
                 if let Some((_, node)) = state.table.at(&name.key) {
                     logged.extend(now_based_on(&node.kind, &name.key, &name.value, version));
                 }
@@ -204,6 +206,8 @@ impl Core {
             self.spool_failed();
         }
         self.remote_changed(&looked_at_again);
+        self.work.locks.published();
+        told.into_iter().for_each(|happening| self.work.locks.happened(happening));
         self.shorten_spool();
     }
 

@@ -56,6 +56,13 @@ pub(crate) fn minute(ms: u64) -> String {
     time.strftime("%Y-%m-%dT%H.%MZ").to_string()
 }
 
+/// The second of a moment as people and programs write it: `2026-11-23T16:04:05Z`.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    let time = jiff::Timestamp::from_second(ms.div_euclid(MS)).unwrap_or(jiff::Timestamp::MAX);
+    time.to_string()
+}
+
 /// A moment as file systems keep it.
 pub(crate) fn stamp(ms: u64) -> Timestamp {
     let secs = i64::try_from(ms / MS.unsigned_abs()).unwrap_or(i64::MAX);

@@ -170,6 +170,7 @@ fn foreign_and_newer_logs_are_refused_and_left_alone() {
             world.store.clone(),
             world.elsewhere.clone(),
             world.clock.clone(),
+            world.drive.clone(),
         );
         match opened {
             Err(OpenError::TooNew { found: 9, supported: 2 }) => assert!(newer),

@@ -458,7 +458,8 @@ fn what_one_process_saved_is_a_version_before_another_replaces_it() {
     };
     let by_writing_anew: Replace = |world, caller| {
         let flags = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
-        let handle = world.fs().open(caller, world.ino("x").unwrap(), flags).unwrap().handle;
+        let handle =
+            world.fs().open(caller, world.ino("x").unwrap(), flags, Wait::Allowed).unwrap().handle;
         world.write(handle, 0, b"second");
         world.close(handle);
     };
@@ -466,7 +467,8 @@ fn what_one_process_saved_is_a_version_before_another_replaces_it() {
         let cut = SetAttr { len: Some(0), ..SetAttr::default() };
         world.fs().setattr(caller, world.ino("x").unwrap(), None, cut).unwrap();
         let flags = OFlags::WRONLY.bits() as i32;
-        let handle = world.fs().open(caller, world.ino("x").unwrap(), flags).unwrap().handle;
+        let handle =
+            world.fs().open(caller, world.ino("x").unwrap(), flags, Wait::Allowed).unwrap().handle;
         world.write(handle, 0, b"second");
         world.close(handle);
     };
@@ -518,7 +520,7 @@ fn what_another_process_replaces_in_the_middle_of_a_save_makes_no_gap() {
     // The document is missing at this moment, and a backup program writes over what it is tied to.
     let flags = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
     let backup = world.ino("s.blend1").unwrap();
-    let handle = world.fs().open(ANOTHER, backup, flags).unwrap().handle;
+    let handle = world.fs().open(ANOTHER, backup, flags, Wait::Allowed).unwrap().handle;
     world.write(handle, 0, b"other");
     world.close(handle);
     world.rename("s.blend@", "s.blend");

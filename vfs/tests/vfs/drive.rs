@@ -17,6 +17,8 @@ use vfs::fs::Wait;
 use vfs::{Clock, Config, Fs, SealError, Sealer, StateError, Submit, Tree};
 
 // The example includes this file by its path, too.
+#[path = "drive/locks.rs"]
+pub mod locks;
 #[path = "drive/past.rs"]
 mod past;
 
@@ -70,6 +72,8 @@ struct Published {
     ops_max: Option<usize>,
     /// Whether what is published now comes from another device.
     by_another: bool,
+    /// Who else works here; nobody.
+    others: Option<locks::Others>,
 }
 
 /// The published tree and the place to publish.
@@ -103,8 +107,10 @@ impl Published {
         let version = Version { id, name: name.clone(), head, author, bases: past, away };
         self.versions.insert(id, version.clone());
         let heads = self.registers.entry(fold(dir, name)).or_default();
+        // What replaces the official one is official.
+        let at = heads.iter().position(|version| bases.contains(&version.id));
         heads.retain(|version| !bases.contains(&version.id));
-        heads.push(version);
+        heads.insert(at.unwrap_or(heads.len()).min(heads.len()), version);
     }
 
     fn author(&self) -> DeviceId {
@@ -471,6 +477,7 @@ impl World {
             self.store.clone(),
             self.elsewhere.clone(),
             self.clock.clone(),
+            self.drive.clone(),
         );
         self.fs = Some(opened.unwrap());
     }
@@ -527,12 +534,12 @@ impl World {
     pub fn create_with(&self, path: &str, mode: u32, flags: rustix::fs::OFlags) -> u64 {
         let (parent, name) = self.split(path);
         let flags = (rustix::fs::OFlags::RDWR | flags).bits() as i32;
-        self.fs().create(ME, parent, name, mode, flags).unwrap().1.handle
+        self.fs().create(ME, parent, name, mode, flags, Wait::Allowed).unwrap().1.handle
     }
 
     pub fn open(&self, path: &str, flags: rustix::fs::OFlags) -> u64 {
         let ino = self.ino(path).unwrap();
-        self.fs().open(ME, ino, flags.bits() as i32).unwrap().handle
+        self.fs().open(ME, ino, flags.bits() as i32, Wait::Allowed).unwrap().handle
     }
 
     pub fn write(&self, handle: u64, offset: u64, data: &[u8]) {
@@ -553,7 +560,7 @@ impl World {
 
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let ino = self.ino(path)?;
-        let handle = self.fs().open(ME, ino, 0).ok()?.handle;
+        let handle = self.fs().open(ME, ino, 0, Wait::Allowed).ok()?.handle;
         let data = self.read_handle(handle);
         self.fs().release(handle).unwrap();
         Some(data)
@@ -570,7 +577,7 @@ impl World {
 
     pub fn unlink(&self, path: &str) {
         let (parent, name) = self.split(path);
-        self.fs().unlink(ME, parent, name).unwrap();
+        self.fs().unlink(ME, parent, name, Wait::Allowed).unwrap();
     }
 
     pub fn mkdir(&self, path: &str) -> u64 {

@@ -18,6 +18,7 @@ mod dance;
 mod dances;
 mod drive;
 mod files;
+mod locks;
 mod model;
 mod mounts;
 mod names;

@@ -72,7 +72,9 @@ fn mounted_with(change: impl FnOnce(&mut Config)) -> Option<Mount> {
     let clock = Arc::new(Wall(Instant::now()));
     let (drive, store, source) =
         (world.drive.clone(), world.store.clone(), world.elsewhere.clone());
-    let fs = Arc::new(Fs::open(config, drive.clone(), drive, store, source, clock).unwrap());
+    let fs = Arc::new(
+        Fs::open(config, drive.clone(), drive.clone(), store, source, clock, drive).unwrap(),
+    );
     let point = tempfile::tempdir().unwrap();
     let mounted = mount(fs.clone(), point.path(), &MountOptions::default()).unwrap();
     Some(Mount { world, fs, point, mounted })

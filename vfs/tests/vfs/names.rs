@@ -218,16 +218,19 @@ fn names_a_drive_cannot_hold_are_refused_as_such() {
     let world = World::new();
     let long = vec![b'x'; 256];
     let flags = OFlags::RDWR.bits() as i32;
-    assert!(matches!(world.fs().create(ME, ROOT, &long, 0o644, flags), Err(FsError::NameTooLong)));
     assert!(matches!(
-        world.fs().create(ME, ROOT, b"\xff", 0o644, flags),
+        world.fs().create(ME, ROOT, &long, 0o644, flags, Wait::Allowed),
+        Err(FsError::NameTooLong)
+    ));
+    assert!(matches!(
+        world.fs().create(ME, ROOT, b"\xff", 0o644, flags, Wait::Allowed),
         Err(FsError::NameEncoding)
     ));
     assert!(
         matches!(world.fs().lookup(ROOT, b"\xff"), Err(FsError::NotFound)),
         "it cannot be there"
     );
-    assert!(matches!(world.fs().unlink(ME, ROOT, b"\xff"), Err(FsError::NotFound)));
+    assert!(matches!(world.fs().unlink(ME, ROOT, b"\xff", Wait::Allowed), Err(FsError::NotFound)));
     assert!(matches!(world.fs().rmdir(ME, ROOT, b"\xff"), Err(FsError::NotFound)));
     world.save("there", b"1");
     let rename = |from: &[u8], to: &[u8]| {
@@ -299,11 +302,14 @@ fn a_file_its_owner_may_not_write_is_refused_but_its_maker_may() {
     let world = World::with(|config| (config.uid, config.gid) = (1000, 1000));
     let me = Caller { uid: 1000, gid: 1000, tid: 5 };
     let flags = OFlags::WRONLY.bits() as i32;
-    let (entry, opened) = world.fs().create(me, ROOT, b"ro", 0o444, flags).unwrap();
+    let (entry, opened) = world.fs().create(me, ROOT, b"ro", 0o444, flags, Wait::Allowed).unwrap();
     world.write(opened.handle, 0, b"x");
     world.close(opened.handle);
-    assert!(matches!(world.fs().open(me, entry.attr.ino, flags), Err(FsError::Access)));
-    assert!(world.fs().open(me, entry.attr.ino, 0).is_ok());
+    assert!(matches!(
+        world.fs().open(me, entry.attr.ino, flags, Wait::Allowed),
+        Err(FsError::Access)
+    ));
+    assert!(world.fs().open(me, entry.attr.ino, 0, Wait::Allowed).is_ok());
     assert!(matches!(world.fs().access(me, entry.attr.ino, 2), Err(FsError::Access)));
     assert_eq!(entry.attr.uid, 1000);
 }

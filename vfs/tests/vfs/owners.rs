@@ -30,7 +30,7 @@ fn chown(world: &World, ino: u64, uid: Option<u32>, gid: Option<u32>) -> Attr {
 fn what_is_made_belongs_to_its_maker_and_others_learn_whose_it_is() {
     let world = with_owners();
     let flags = OFlags::RDWR.bits() as i32;
-    let (file, opened) = world.fs().create(ANN, ROOT, b"f", 0o644, flags).unwrap();
+    let (file, opened) = world.fs().create(ANN, ROOT, b"f", 0o644, flags, Wait::Allowed).unwrap();
     world.close(opened.handle);
     let dir = world.fs().mkdir(ANN, ROOT, b"d", 0o755).unwrap();
     let link = world.fs().symlink(ANN, ROOT, b"l", b"f").unwrap();
@@ -71,7 +71,7 @@ fn a_directory_with_set_group_id_gives_its_group_to_what_is_made_in_it() {
     let below = world.fs().mkdir(ANN, dir, b"below", 0o755).unwrap().attr;
     assert_eq!((below.uid, below.gid, below.mode), (1000, 50, 0o2755));
     let flags = OFlags::RDWR.bits() as i32;
-    let (file, opened) = world.fs().create(ANN, dir, b"f", 0o644, flags).unwrap();
+    let (file, opened) = world.fs().create(ANN, dir, b"f", 0o644, flags, Wait::Allowed).unwrap();
     world.close(opened.handle);
     assert_eq!((file.attr.uid, file.attr.gid, file.attr.mode), (1000, 50, 0o644));
     let plain = World::new();
@@ -101,11 +101,12 @@ fn set_id_bits_stay_until_someone_else_changes_the_file() {
     assert_eq!(chown(&world, ino, Some(3), None).mode, 0o777, "a change of owner, by whomever");
     chmod(&world, ino, 0o6777);
     let truncate = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
-    let (made, opened) = world.fs().create(ANN, ROOT, b"made", 0o4755, truncate).unwrap();
+    let (made, opened) =
+        world.fs().create(ANN, ROOT, b"made", 0o4755, truncate, Wait::Allowed).unwrap();
     world.close(opened.handle);
     assert_eq!(made.attr.mode, 0o4755);
     assert_eq!(world.fs().getattr(made.attr.ino).unwrap().mode, 0o4755, "to make is no change");
-    let opened = world.fs().open(ANN, ino, truncate).unwrap();
+    let opened = world.fs().open(ANN, ino, truncate, Wait::Allowed).unwrap();
     assert_eq!(world.fs().getattr(ino).unwrap().mode, 0o777, "opened to be written anew");
     chmod(&world, ino, 0o6767);
     world.write(opened.handle, 0, b"x");

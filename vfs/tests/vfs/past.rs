@@ -156,13 +156,13 @@ fn every_kind_of_change_is_refused_as_on_a_read_only_file_system() {
     for dir in dirs {
         let dir = world.ino(dir).unwrap();
         refused!(
-            fs.create(ME, dir, b"new", 0o644, 0),
+            fs.create(ME, dir, b"new", 0o644, 0, Wait::Allowed),
             fs.mkdir(ME, dir, b"new", 0o755),
             fs.mknod(ME, dir, b"new", 0o100_644),
             fs.mknod(ME, dir, b"new", 0o010_644),
             fs.symlink(ME, dir, b"new", b"x"),
             fs.link(dir),
-            fs.unlink(ME, dir, b"scene.blend"),
+            fs.unlink(ME, dir, b"scene.blend", Wait::Allowed),
             fs.rmdir(ME, dir, b"dir"),
             fs.rename(ME, (dir, b"x"), (real, b"y"), RenameMode::Replace, Wait::Allowed),
             fs.rename(ME, (real, b"later"), (dir, b"y"), RenameMode::Replace, Wait::Allowed),
@@ -172,15 +172,15 @@ fn every_kind_of_change_is_refused_as_on_a_read_only_file_system() {
         );
     }
     refused!(
-        fs.open(ME, file, OFlags::RDWR.bits() as i32),
-        fs.open(ME, file, (OFlags::RDONLY | OFlags::TRUNC).bits() as i32),
+        fs.open(ME, file, OFlags::RDWR.bits() as i32, Wait::Allowed),
+        fs.open(ME, file, (OFlags::RDONLY | OFlags::TRUNC).bits() as i32, Wait::Allowed),
         fs.setattr(ME, file, None, SetAttr { len: Some(0), ..SetAttr::default() }),
         fs.setxattr(file, b"user.x", b"x", XattrMode::Any),
         fs.removexattr(file, b"user.x"),
-        fs.create(ME, ROOT, b".snapshots", 0o644, 0),
+        fs.create(ME, ROOT, b".snapshots", 0o644, 0, Wait::Allowed),
         fs.mkdir(ME, ROOT, b".history", 0o755),
         fs.rmdir(ME, ROOT, b".history"),
-        fs.unlink(ME, ROOT, b".snapshots"),
+        fs.unlink(ME, ROOT, b".snapshots", Wait::Allowed),
         fs.rename(ME, (real, b"later"), (ROOT, b".history"), RenameMode::Replace, Wait::Allowed),
         fs.rename(ME, (ROOT, b".history"), (real, b"x"), RenameMode::Replace, Wait::Allowed),
     );

@@ -18,7 +18,7 @@ fn content(world: &World, data: &[u8]) -> Content {
 }
 
 /// Another device saves a file.
-fn other_saves(world: &World, name: &str, data: &[u8], bases: Vec<VersionId>) -> VersionId {
+pub fn other_saves(world: &World, name: &str, data: &[u8], bases: Vec<VersionId>) -> VersionId {
     let value = FileValue {
         content: content(world, data),
         mode: 0o644,
@@ -33,7 +33,7 @@ fn other_saves(world: &World, name: &str, data: &[u8], bases: Vec<VersionId>) ->
     version
 }
 
-fn version(world: &World, name: &str) -> VersionId {
+pub fn version(world: &World, name: &str) -> VersionId {
     world.drive.at(name).unwrap().version
 }
 
@@ -121,9 +121,8 @@ fn a_file_others_replaced_can_be_written_on_without_harm_to_theirs() {
 #[test]
 fn replacing_the_whole_file_replaces_what_everybody_sees() {
     let world = World::new();
-    world.save("f", b"base");
-    world.pass(100);
-    let theirs = other_saves(&world, "f", b"theirs", vec![version(&world, "f")]);
+    let base = other_saves(&world, "f", b"base", vec![]);
+    let theirs = other_saves(&world, "f", b"theirs", vec![base]);
     world.save("f", b"ours");
     world.pass(100);
     let put = world.drive.batches().concat().pop().unwrap();

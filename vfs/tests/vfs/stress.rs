@@ -41,7 +41,7 @@ impl World {
         let store = self.store.clone();
         let elsewhere = Arc::new(Elsewhere { store: store.clone(), others: Mutex::default() });
         let (pair, clock) = (self.pair.clone(), self.clock.clone());
-        Fs::open(config, pair.clone(), pair, store, elsewhere, clock).unwrap()
+        Fs::open(config, pair.clone(), pair.clone(), store, elsewhere, clock, pair).unwrap()
     }
 }
 
@@ -91,7 +91,8 @@ impl Program<'_> {
 
     fn save(&mut self, at: (u64, String)) {
         let flags = (OFlags::RDWR | OFlags::TRUNC).bits() as i32;
-        let (entry, opened) = self.fs.create(ME, at.0, at.1.as_bytes(), 0o644, flags).unwrap();
+        let (entry, opened) =
+            self.fs.create(ME, at.0, at.1.as_bytes(), 0o644, flags, Wait::Allowed).unwrap();
         let data = self.data(0);
         for (index, part) in data.chunks(9_000).enumerate() {
             let done = self.fs.write(opened.handle, index as u64 * 9_000, part, Wait::Allowed);
@@ -114,7 +115,7 @@ impl Program<'_> {
         let Some(mut bytes) = self.left.remove(&at) else { return };
         let entry = self.fs.lookup(at.0, at.1.as_bytes()).unwrap();
         let flags = OFlags::RDWR.bits() as i32;
-        let handle = self.fs.open(ME, entry.attr.ino, flags).unwrap().handle;
+        let handle = self.fs.open(ME, entry.attr.ino, flags, Wait::Allowed).unwrap().handle;
         for _ in 0..3 {
             let offset = self.rng.below(bytes.len() as u64 + 1);
             let data = self.data(offset);
@@ -147,7 +148,7 @@ impl Program<'_> {
 
     fn unlink(&mut self, at: (u64, String)) {
         if self.left.remove(&at).is_some() {
-            self.fs.unlink(ME, at.0, at.1.as_bytes()).unwrap();
+            self.fs.unlink(ME, at.0, at.1.as_bytes(), Wait::Allowed).unwrap();
         }
     }
 
@@ -176,7 +177,7 @@ fn same_bytes(found: &[u8], expected: &[u8], when: &str) {
 
 fn read(fs: &Fs, at: &(u64, String)) -> Option<Vec<u8>> {
     let ino = fs.lookup(at.0, at.1.as_bytes()).ok()?.attr.ino;
-    let handle = fs.open(ME, ino, 0).unwrap().handle;
+    let handle = fs.open(ME, ino, 0, Wait::Allowed).unwrap().handle;
     let bytes = fs.read(handle, 0, 1 << 26, Wait::Allowed).unwrap();
     fs.release(handle).unwrap();
     fs.forget(ino, 1);

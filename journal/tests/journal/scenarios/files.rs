@@ -188,6 +188,27 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x v0 755",
     ),
     (
+        "a save over what was opened before two changes of mode is no copy",
+        "
+        A: write x v0
+        A: load x
+        A: chmod x 600
+        A: chmod x 755
+        A: save x work
+        = x work 755",
+    ),
+    (
+        "a save that comes late keeps the last of several modes set meanwhile",
+        "
+        A: write x v0
+        cut B
+        B: write x work
+        A: chmod x 600
+        A: chmod x 755
+        together
+        = x work 755",
+    ),
+    (
         "a change of mode beside two saves makes no third file",
         "
         A: write x v0

@@ -90,8 +90,12 @@ impl Table {
         }
     }
 
-    fn end_grace(&mut self) {
-        if !self.grace || self.now_ms < self.started_ms.saturating_add(limits::LOCK_LEASE_MS) {
+    /// What was granted before the start is over after a lease; sooner, when every member has told what it holds.
+    pub(super) fn end_grace(&mut self) {
+        let met = |device: &DeviceId| self.peers.get(device).is_some_and(|peer| peer.has_met);
+        let all_met = !self.members.is_empty() && self.members.iter().all(met);
+        let over = self.now_ms >= self.started_ms.saturating_add(limits::LOCK_LEASE_MS);
+        if !self.grace || !(over || all_met) {
             return;
         }
         self.grace = false;

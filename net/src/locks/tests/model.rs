@@ -679,7 +679,7 @@ fn search(name: &str, broken: Option<Rule>) -> (usize, usize, BTreeSet<&'static 
     }
     let start = std::time::Instant::now();
     let checker =
-        model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
     let found: BTreeSet<&'static str> = checker
         .discoveries()
         .into_iter()

@@ -41,7 +41,7 @@ pub fn list(machine: &Machine, ino: u64) -> Vec<String> {
 
 fn read_whole(machine: &Machine, ino: u64) -> Vec<u8> {
     let fs = machine.fs();
-    let handle = fs.open(ME, ino, 0).unwrap().handle;
+    let handle = fs.open(ME, ino, 0, Wait::Allowed).unwrap().handle;
     let bytes = fs.read(handle, 0, 1 << 24, Wait::Allowed).unwrap();
     fs.release(handle).unwrap();
     bytes

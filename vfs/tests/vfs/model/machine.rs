@@ -211,7 +211,8 @@ impl Machine {
         let store = self.store.clone();
         let elsewhere = Elsewhere { store: store.clone(), others: Mutex::default() };
         let (pair, clock) = (self.pair.clone(), self.clock.clone());
-        let opened = Fs::open(config, pair.clone(), pair, store, Arc::new(elsewhere), clock);
+        let opened =
+            Fs::open(config, pair.clone(), pair.clone(), store, Arc::new(elsewhere), clock, pair);
         self.fs = Some(Arc::new(opened.unwrap()));
         self.inos = HashMap::from([(ROOT, crate::drive::ROOT)]);
         self.told.clear();
@@ -389,7 +390,7 @@ impl Machine {
             }
             Do::Unlink { at } => {
                 let Some((dir, ino)) = self.dir(at.dir) else { return };
-                let got = self.fs().unlink(ME, ino, at.name.as_bytes());
+                let got = self.fs().unlink(ME, ino, at.name.as_bytes(), Wait::Allowed);
                 agree(got, self.reference.unlink(dir, &folded(at.name)));
             }
             Do::Mkdir { at } => {
@@ -475,7 +476,14 @@ impl Machine {
         let Some((dir, ino)) = self.dir(at.dir) else { return };
         let mut flags = OFlags::RDWR;
         flags.set(OFlags::EXCL, exclusive);
-        let got = self.fs().create(ME, ino, at.name.as_bytes(), 0o640, flags.bits() as i32);
+        let got = self.fs().create(
+            ME,
+            ino,
+            at.name.as_bytes(),
+            0o640,
+            flags.bits() as i32,
+            Wait::Allowed,
+        );
         let want = self.reference.create(dir, &folded(at.name), 0o640, exclusive);
         if let Some(((entry, opened), id)) = agree(got, want) {
             let ino = self.told(entry.attr.ino);
@@ -500,7 +508,7 @@ impl Machine {
             Node::Dir(_) => Err(Errno::ISDIR),
             Node::Link(_) => Err(Errno::INVAL),
         };
-        let got = self.fs().open(ME, ino, flags.bits() as i32);
+        let got = self.fs().open(ME, ino, flags.bits() as i32, Wait::Allowed);
         if let Some((opened, ())) = agree(got, want) {
             let writes = access != Access::Read;
             self.reference.open(id, writes, access == Access::Anew);

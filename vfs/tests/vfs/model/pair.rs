@@ -20,7 +20,7 @@ use journal::{
     AppendError, DirId, EntryName, GenesisSpec, Journal, Moment, Now, Register, Role, Signer,
     VersionId,
 };
-use vfs::{Past, SealError, Snapshot, StateError, Submit, Told, Tree};
+use vfs::{Locks, Past, SealError, Snapshot, StateError, Submit, Told, Tree};
 
 /// Key of the chunk ids.
 pub fn id_key() -> IdKey {
@@ -277,6 +277,8 @@ impl Tree for Pair {
         self.here.journal.dir(dir).map_err(unreadable)
     }
 }
+
+impl Locks for Pair {}
 
 impl Submit for Pair {
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {

@@ -1,0 +1,72 @@
+//! Looking at checkouts, and at what a device made since it loaded a version.
+//!
+//! Leaves out: what checkouts mean ([`crate::lock`]); writing them, which is writing operations.
+//!
+//! Invariants:
+//! - each call is one short read transaction and sees one committed state.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::Journal;
+use crate::error::StateError;
+use crate::id::{DeviceId, VersionId};
+use crate::lock::{self, Checkout, CheckoutFate, LockPolicy};
+use crate::member::Members;
+use crate::name::Register;
+use crate::records::{RegKey, load_version};
+
+/// Most versions looked at between one that is official and those a program has loaded.
+const MADE_SINCE_MAX: usize = 1_000;
+
+impl Journal {
+    /// The checkout of `register` that holds.
+    pub fn checkout(&self, register: &Register) -> Result<Option<Checkout>, StateError> {
+        self.look(|kv| lock::checkout(kv, &RegKey::of(register)))
+    }
+
+    /// All checkouts that hold, in the order of directories and names, at most [`lock::CHECKOUTS_MAX`].
+    pub fn checkouts(&self) -> Result<Vec<Checkout>, StateError> {
+        self.look(lock::checkouts)
+    }
+
+    /// What became of a checkout; none when it is not known here or is none.
+    pub fn checkout_fate(&self, checkout: VersionId) -> Result<Option<CheckoutFate>, StateError> {
+        self.look(|kv| lock::fate(kv, checkout))
+    }
+
+    /// What locks mean in this drive.
+    pub fn lock_policy(&self) -> LockPolicy {
+        self.look_or(LockPolicy::default(), |kv| Ok(Members::load(kv)?.locks))
+    }
+
+    /// Whether every version from `official` back to those in `loaded` was written by `device`: what a program of that
+    /// device has loaded is then only behind its own device's work. Where there is more to look at than a bound it is
+    /// enough that all that was looked at is.
+    pub fn made_since(
+        &self,
+        loaded: &[VersionId],
+        official: VersionId,
+        device: DeviceId,
+    ) -> Result<bool, StateError> {
+        self.look(|kv| {
+            let (mut queue, mut passed) = (VecDeque::from([official]), BTreeSet::from([official]));
+            let mut looked_at = 0;
+            while let Some(id) = queue.pop_front() {
+                if loaded.contains(&id) {
+                    continue;
+                }
+                if looked_at == MADE_SINCE_MAX {
+                    break;
+                }
+                looked_at += 1;
+                match load_version(kv, &id)? {
+                    Some(rec) if rec.author == device => {
+                        queue.extend(rec.bases.into_iter().filter(|base| passed.insert(*base)));
+                    }
+                    _ => return Ok(false),
+                }
+            }
+            Ok(true)
+        })
+    }
+}

@@ -1,0 +1,493 @@
+//! Who may change a name now, and what a whole save replaces: locks and stale saves (DESIGN 5.3 and 7).
+//!
+//! Leaves out: asking others and what they answer ([`crate::traits::Locks`]); while what is used ([`crate::uses`]).
+//!
+//! Invariants:
+//! - nothing waits for others but [`Core::claim`] with [`Wait::Allowed`], and that holds no lock of ours;
+//! - a call that is refused has changed nothing;
+//! - whatever the locks say, a save over a version its program has not seen stands beside that version.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use journal::id::{DirId, VersionId};
+use journal::name::{EntryName, Register};
+use journal::view::ViewKind;
+use parking_lot::Mutex;
+
+use super::{Core, State, Wait};
+use crate::attr::Caller;
+use crate::documents::{document_of, is_document};
+use crate::drafts::{BatchName, Below, DraftValue, Key};
+use crate::error::FsError;
+use crate::file::{FileNode, Meta};
+use crate::handles::FileHandle;
+use crate::inode::NodeKind;
+use crate::loaded::Loaded;
+use crate::process::{self, Process, ProcessId, Processes, Program, Watch};
+use crate::traits::{ABOVE_MAX, Happening, Hold, Holder, Locks, Scope, Spot};
+use crate::uses::{About, Change, Uses};
+
+/// How often it is looked whether processes still use their locks, besides when one ends.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The same while there are none.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+/// Up to this length a file may be in the kernel's cache without our having been asked for all of it, bytes: opening it
+/// to read is loading it.
+const SMALL_LEN: u64 = 256 << 10;
+
+/// What this device's processes do.
+pub(super) struct Work {
+    pub(super) locks: Arc<dyn Locks>,
+    processes: Processes,
+    loaded: Mutex<Loaded>,
+    uses: Mutex<Uses>,
+    /// Tells when a process has ended; rung when a lock comes into use.
+    watch: Watch,
+}
+
+impl Work {
+    pub(super) fn new(locks: Arc<dyn Locks>) -> std::io::Result<Self> {
+        Ok(Self {
+            locks,
+            processes: Processes::default(),
+            loaded: Mutex::default(),
+            uses: Mutex::default(),
+            watch: Watch::new()?,
+        })
+    }
+
+    /// The process that makes a call, while the call waits for us.
+    pub(super) fn process(&self, caller: Caller) -> Option<Process> {
+        self.processes.of(caller.tid)
+    }
+
+    /// Lets the thread that looks at uses end.
+    pub(super) fn wake(&self) {
+        self.watch.ring();
+    }
+}
+
+/// What a program is about to do with a name. Bytes are written only after the others have answered; names go and are
+/// replaced while they are asked, unless somebody is known to have them open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Intent {
+    /// Write its bytes through a handle, which is counted until [`Core::closed_under`].
+    Write,
+    /// Put another file in its place.
+    Replace,
+    /// Take it away.
+    Remove,
+}
+
+/// A name in the form locks and comparisons use.
+fn register_of(key: &Key) -> Option<Register> {
+    EntryName::new(key.folded()).ok().map(|name| Register::new(key.dir(), name))
+}
+
+impl Core {
+    fn spot(&self, state: &State, key: &Key) -> Result<Option<Spot>, FsError> {
+        let Some(register) = register_of(key) else { return Ok(None) };
+        let mut above = vec![key.dir()];
+        let mut at = key.dir();
+        while at != DirId::ROOT && above.len() < ABOVE_MAX {
+            at = match state.drafts.new_dir(at) {
+                Some((key, _)) => key.dir(),
+                None => match self.tree.dir(at)? {
+                    Some(dir) => dir.parent,
+                    None => break,
+                },
+            };
+            above.push(at);
+        }
+        Ok(Some(Spot { register, above }))
+    }
+
+    /// A program is about to change what stands under a name. With [`Wait::Never`] it is [`FsError::WouldWait`] when the
+    /// others have to be asked first. Gives the lock that covers the change, if one is needed.
+    pub(super) fn claim(
+        &self,
+        caller: Caller,
+        key: &Key,
+        intent: Intent,
+        wait: Wait,
+    ) -> Result<Option<Scope>, FsError> {
+        let locks = &self.work.locks;
+        if locks.alone() {
+            return Ok(None);
+        }
+        let Ok(name) = EntryName::new(key.folded()) else { return Ok(None) };
+        // What nobody has published, nobody else can have in front of them.
+        let view = match self.tree.lookup(key.dir(), &name)? {
+            Some(view) if !matches!(view.kind, ViewKind::Dir { .. }) => view,
+            _ => return Ok(None),
+        };
+        let Some(spot) = self.spot(&self.state(), key)? else { return Ok(None) };
+        let holder = locks.holder(&spot).filter(|holder| !holder.own);
+        if let Some(holder) = &holder
+            && holder.refuses
+        {
+            return Err(self.refused(&spot.register, holder.clone()));
+        }
+        let by = self.work.process(caller);
+        let about = if is_document(&name) { About::Document } else { About::Other };
+        let change = match intent {
+            Intent::Write => Change::Opened(about),
+            Intent::Replace => Change::Renamed(about),
+            Intent::Remove => Change::Other,
+        };
+        let now_ms = self.now_ms();
+        let scope = {
+            let mut uses = self.work.uses.lock();
+            if let Some(scope) = uses.covering(&spot) {
+                if uses.touch(now_ms, &scope, by, change) {
+                    self.work.watch.ring();
+                }
+                return Ok(Some(scope));
+            }
+            if uses.is_full() {
+                return Ok(None);
+            }
+            let first = intent == Intent::Write || holder.is_some();
+            if first && wait == Wait::Never {
+                return Err(FsError::WouldWait);
+            }
+            let scope = uses.wanted(now_ms, &spot);
+            uses.asks(&scope);
+            if !first {
+                uses.touch(now_ms, &scope, by, change);
+                drop(uses);
+                locks.take_later(&scope, &spot, &view.merged);
+                self.asked(&scope);
+                return Ok(Some(scope));
+            }
+            scope
+        };
+        let take = |scope: &Scope| {
+            let answer = locks.take(scope, &spot, &view.merged);
+            if answer.is_ok() {
+                self.work.uses.lock().touch(self.now_ms(), scope, by, change);
+            }
+            self.asked(scope);
+            answer
+        };
+        let mut taken = scope;
+        let mut answer = take(&taken);
+        if let (Err(_), Scope::Below(dir)) = (&answer, &taken) {
+            let name = Scope::Name(spot.register.clone());
+            {
+                let mut uses = self.work.uses.lock();
+                uses.refused_below(now_ms, *dir);
+                uses.asks(&name);
+            }
+            taken = name;
+            answer = take(&taken);
+        }
+        match answer {
+            Ok(()) => Ok(Some(taken)),
+            Err(holder) => Err(self.refused(&spot.register, holder)),
+        }
+    }
+
+    /// A call knows whether it has the lock it asked for.
+    fn asked(&self, scope: &Scope) {
+        self.work.uses.lock().asked(scope);
+        self.work.watch.ring();
+    }
+
+    /// Whether anything here uses a lock, or asks for it now.
+    pub fn is_lock_wanted(&self, scope: &Scope) -> bool {
+        self.work.uses.lock().is_wanted(scope)
+    }
+
+    /// The name of a document is about to be written beside it: what is refused there is refused here.
+    pub(super) fn claim_document(
+        &self,
+        caller: Caller,
+        dir: DirId,
+        name: &EntryName,
+        wait: Wait,
+    ) -> Result<(), FsError> {
+        match document_of(name) {
+            Some(document) => {
+                let lock = self.claim(caller, &Key::new(dir, &document), Intent::Write, wait)?;
+                self.closed_under(lock.as_ref());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, register: &Register, holder: Holder) -> FsError {
+        let name = holder.name.clone();
+        self.work.locks.happened(Happening::Refused(register.clone(), holder));
+        FsError::Locked(name)
+    }
+
+    /// Whose lock keeps this device from changing a file.
+    pub(super) fn refusing(&self, file: &FileNode) -> Result<Option<Holder>, FsError> {
+        if self.work.locks.alone() {
+            return Ok(None);
+        }
+        Ok(self.holder_of(file)?.filter(|holder| holder.refuses && !holder.own))
+    }
+
+    /// Who works on a file.
+    pub(super) fn holder_of(&self, file: &FileNode) -> Result<Option<Holder>, FsError> {
+        let Some(key) = file.meta.lock().place.as_ref().map(|place| place.key.clone()) else {
+            return Ok(None);
+        };
+        self.holder_at(&key)
+    }
+
+    pub(super) fn holder_at(&self, key: &Key) -> Result<Option<Holder>, FsError> {
+        let spot = self.spot(&self.state(), key)?;
+        Ok(spot.and_then(|spot| self.work.locks.holder(&spot)))
+    }
+
+    /// A handle that was claimed to write is closed.
+    pub(super) fn closed_under(&self, scope: Option<&Scope>) {
+        if let Some(scope) = scope {
+            self.work.uses.lock().closed(self.now_ms(), scope);
+            if matches!(scope, Scope::Name(_)) {
+                self.work.watch.ring();
+            }
+        }
+    }
+
+    /// Whether there is work under a name, or for a directory anywhere, that is not published yet.
+    pub fn is_unpublished(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Name(register) => {
+                let key = Key::new(register.dir, &register.name);
+                let state = self.state();
+                let written = state.table.at(&key).is_some_and(|(_, node)| match &node.kind {
+                    NodeKind::File(file) => file.meta.lock().dirty,
+                    _ => false,
+                });
+                written || state.drafts.get(&key).is_some()
+            }
+            Scope::Below(_) => self.drafts() > 0,
+        }
+    }
+
+    /// A lock of this device has ended by itself, while this device slept or was cut off.
+    pub fn lock_lost(&self, scope: &Scope) {
+        self.work.uses.lock().forget(scope);
+    }
+
+    /// After others were asked: whether a file is still what its name shows. If it is not, its program must look again,
+    /// which the kernel does for it.
+    pub(super) fn still_shown(&self, file: &FileNode) -> Result<(), FsError> {
+        let Some(place) = file.meta.lock().place.clone() else { return Err(FsError::Stale) };
+        let found = self.find(&mut self.state(), place.key.dir(), &place.name)?;
+        match found {
+            Some(found) if found.ino == file.ino => Ok(()),
+            _ => Err(FsError::Stale),
+        }
+    }
+
+    /// A lock of this device was taken away by an owner of the drive: what is still saved under it stands beside.
+    pub fn lock_broken(&self, register: &Register) {
+        let key = Key::new(register.dir, &register.name);
+        if let Some(register) = register_of(&key) {
+            self.work.uses.lock().break_it(&Scope::Name(register));
+        }
+    }
+
+    /// Gives back the locks nothing uses any more.
+    pub fn look_at_uses(&self) {
+        let now_ms = self.now_ms();
+        let ended = self.work.uses.lock().take_ended(now_ms, process::is_alive);
+        for scope in &ended.scopes {
+            self.work.locks.give_back(scope);
+        }
+        for register in &ended.closed {
+            self.work.locks.present(register, false);
+        }
+    }
+
+    /// The same, and locks for whole directories do not wait for the end of a burst.
+    pub fn end_bursts(&self) {
+        self.work.uses.lock().end_bursts();
+        self.look_at_uses();
+    }
+
+    /// The thread that looks whether locks are still used.
+    pub(super) fn uses_loop(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            let (processes, bound) = {
+                let uses = self.work.uses.lock();
+                let bound = if uses.is_empty() { IDLE_LOOK } else { LOOK_EVERY };
+                (uses.processes(), bound)
+            };
+            self.work.watch.wait(&processes, bound);
+            self.look_at_uses();
+        }
+    }
+
+    /// Why what is saved under a name must not replace what stands there: somebody else holds it, or took it away.
+    fn beside(&self, state: &State, key: &Key) -> Result<bool, FsError> {
+        if self.work.locks.alone() {
+            return Ok(false);
+        }
+        let Some(spot) = self.spot(state, key)? else { return Ok(false) };
+        let foreign = self.work.locks.holder(&spot);
+        let foreign = foreign.is_some_and(|holder| holder.refuses && !holder.own);
+        Ok(foreign || self.work.uses.lock().is_broken(&spot))
+    }
+
+    /// What the save of an open file replaces: what its handle opened, unless the name is not this device's any more.
+    pub(super) fn replaced_in_place(
+        &self,
+        state: &State,
+        key: &Key,
+        below: Below,
+    ) -> Result<Below, FsError> {
+        if below.resolves.is_some() || !below.live || !self.beside(state, key)? {
+            return Ok(below);
+        }
+        let bases = self.without_official(key, &below.bases)?;
+        Ok(Below { bases, ..below })
+    }
+
+    /// Of some versions those that are not what everybody is shown under a name.
+    fn without_official(
+        &self,
+        key: &Key,
+        versions: &[VersionId],
+    ) -> Result<Vec<VersionId>, FsError> {
+        let Ok(name) = EntryName::new(key.folded()) else { return Ok(Vec::new()) };
+        let official = self.tree.lookup(key.dir(), &name)?.map(|view| view.merged);
+        let official = official.unwrap_or_default();
+        Ok(versions.iter().filter(|version| !official.contains(version)).copied().collect())
+    }
+
+    /// What a process replaces that replaces or removes a name whole: the version it has loaded.
+    pub(super) fn replaced_whole(
+        &self,
+        state: &mut State,
+        by: Option<Process>,
+        key: &Key,
+        below: Below,
+    ) -> Result<Below, FsError> {
+        if below.resolves.is_some() || !below.live {
+            return Ok(below);
+        }
+        let loaded =
+            by.and_then(|by| self.work.loaded.lock().get(by.id, key).map(<[VersionId]>::to_vec));
+        if self.beside(state, key)? {
+            let bases = self.without_official(key, loaded.as_ref().unwrap_or(&below.bases))?;
+            self.stands_beside(state, key);
+            return Ok(Below { bases, ..below });
+        }
+        let Some(loaded) = loaded else { return Ok(below) };
+        let knows = loaded.iter().any(|version| below.bases.contains(version))
+            || self.work.locks.made_here(&loaded, &below.bases)?;
+        if knows {
+            return Ok(below);
+        }
+        self.stands_beside(state, key);
+        Ok(Below { bases: loaded, ..below })
+    }
+
+    /// What is saved under a name will be a conflict copy: what others see there is shown here too once it is published.
+    fn stands_beside(&self, state: &mut State, key: &Key) {
+        state.stale_saves.insert(key.clone());
+        state.overtaken.extend(register_of(key));
+    }
+
+    /// A version came of a draft: who made it has that version in front of it.
+    pub(super) fn save_published(
+        &self,
+        state: &mut State,
+        name: &BatchName,
+        version: Option<VersionId>,
+    ) -> Option<Happening> {
+        let saver = state.savers.remove(&name.key);
+        let stale = state.stale_saves.remove(&name.key);
+        let version = version?;
+        if let Some(saver) = saver {
+            self.work.loaded.lock().note(saver, &name.key, &[version]);
+        }
+        let is_file = matches!(name.value, DraftValue::File { .. });
+        let register = register_of(&name.key).filter(|_| stale && is_file)?;
+        Some(Happening::StaleSave(register, version))
+    }
+
+    /// A process has a file in front of it as it is now.
+    fn loads(&self, by: ProcessId, meta: &Meta) {
+        let Some(place) = &meta.place else { return };
+        if meta.below.resolves.is_none() && meta.below.live && !meta.dirty {
+            self.work.loaded.lock().note(by, &place.key, &meta.below.bases);
+        }
+    }
+
+    /// A process opened a file to read it.
+    pub(super) fn opened_to_read(&self, by: Option<Process>, file: &FileNode) {
+        let Some(by) = by else { return };
+        let register = {
+            let meta = file.meta.lock();
+            if meta.len <= SMALL_LEN || meta.is_read_whole() {
+                self.loads(by.id, &meta);
+            }
+            let place = meta.place.as_ref();
+            place
+                .filter(|place| by.program == Program::Editor && is_document(&place.name))
+                .and_then(|place| register_of(&place.key))
+        };
+        let Some(register) = register else { return };
+        if self.work.locks.alone() {
+            return;
+        }
+        let first = self.work.uses.lock().editor_opened(&register, by.id);
+        self.work.watch.ring();
+        if first {
+            self.work.locks.present(&register, true);
+        }
+        let other = self.holder_of(file).ok().flatten().filter(|holder| !holder.own);
+        if let Some(holder) = other {
+            self.work.locks.happened(Happening::AlsoOpen(register, holder));
+        }
+    }
+
+    /// Bytes of a file were read through a handle.
+    pub(super) fn has_read(&self, handle: &FileHandle, bytes: u64) {
+        let mut meta = handle.node.meta.lock();
+        meta.read_bytes = meta.read_bytes.saturating_add(bytes);
+        if let Some(by) = handle.by
+            && handle.reads
+            && meta.is_read_whole()
+        {
+            self.loads(by.id, &meta);
+        }
+    }
+
+    /// A handle that only read is closed. The kernel may have answered for parts of it; what the process has loaded by
+    /// another handle meanwhile is newer.
+    pub(super) fn closed_to_read(&self, handle: &FileHandle) {
+        let meta = handle.node.meta.lock();
+        let (Some(by), Some(place)) = (handle.by, &meta.place) else { return };
+        if meta.is_read_whole() && self.work.loaded.lock().get(by.id, &place.key).is_none() {
+            self.loads(by.id, &meta);
+        }
+    }
+}
+
+/// What is said of a lock to people and programs.
+pub(super) fn lock_text(holder: &Holder) -> String {
+    let kind = match holder.hold {
+        Hold::Session => "being written",
+        Hold::Checkout => "checked out",
+        Hold::Presence => "open",
+    };
+    let sure = match holder.unreachable {
+        0 => "every member agrees".to_owned(),
+        1 => "1 member could not be asked".to_owned(),
+        n => format!("{n} members could not be asked"),
+    };
+    let since = crate::past::time::rfc3339(holder.since_ms);
+    let (name, device) = (&holder.name, holder.device);
+    format!("holder: {name}\ndevice: {device}\nkind: {kind}\nsince: {since}\nsure: {sure}\n")
+}

@@ -1,0 +1,99 @@
+//! Which version of a document a process has in front of it (DESIGN 5.3).
+//!
+//! A save that replaces a whole file says nothing of what it was made from: the program has read it long before, under
+//! another handle. So what each process read, and what came of what it saved, is remembered by name.
+//!
+//! Leaves out: what counts as reading ([`crate::fs`]), and what follows from a stale save (the journal).
+//!
+//! Invariants: at most [`LOADED_MAX`] are remembered, the oldest are forgotten first; a process of which nothing is
+//! remembered is taken to know what stands there now.
+
+use std::collections::{HashMap, VecDeque};
+
+use journal::id::VersionId;
+
+use crate::drafts::Key;
+use crate::process::ProcessId;
+
+/// Pairs of process and name.
+const LOADED_MAX: usize = 65_536;
+
+/// What processes have loaded.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    by: HashMap<(ProcessId, Key), Load>,
+    /// In the order in which they were noted, some of them noted again since.
+    order: VecDeque<(ProcessId, Key, u64)>,
+    turns: u64,
+}
+
+struct Load {
+    versions: Vec<VersionId>,
+    turn: u64,
+}
+
+impl Loaded {
+    /// The process has these versions, which are one, in front of it.
+    pub(crate) fn note(&mut self, process: ProcessId, key: &Key, versions: &[VersionId]) {
+        let of = (process, key.clone());
+        if self.by.get(&of).is_some_and(|load| load.versions == versions) {
+            return;
+        }
+        self.turns += 1;
+        self.by.insert(of, Load { versions: versions.to_vec(), turn: self.turns });
+        self.order.push_back((process, key.clone(), self.turns));
+        let by = &self.by;
+        let counts = |(process, key, turn): &(ProcessId, Key, u64)| {
+            by.get(&(*process, key.clone())).is_some_and(|load| load.turn == *turn)
+        };
+        if self.order.len() > 2 * LOADED_MAX {
+            self.order.retain(counts);
+        }
+        while self.by.len() > LOADED_MAX {
+            let Some((process, key, turn)) = self.order.pop_front() else { return };
+            let of = (process, key);
+            if self.by.get(&of).is_some_and(|load| load.turn == turn) {
+                self.by.remove(&of);
+            }
+        }
+    }
+
+    /// What the process has loaded of this name.
+    pub(crate) fn get(&self, process: ProcessId, key: &Key) -> Option<&[VersionId]> {
+        self.by.get(&(process, key.clone())).map(|load| &*load.versions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal::id::{DirId, EntryId};
+
+    fn version(n: u32) -> VersionId {
+        VersionId { entry: EntryId::from_bytes([1; 32]), index: n }
+    }
+
+    fn key(n: usize) -> Key {
+        Key::new(DirId::ROOT, &format!("f{n}").parse().unwrap())
+    }
+
+    #[test]
+    fn the_latest_load_counts_and_the_oldest_is_forgotten() {
+        let (a, b) = (ProcessId { tgid: 1, start: 1 }, ProcessId { tgid: 1, start: 2 });
+        let mut loaded = Loaded::default();
+        loaded.note(a, &key(0), &[version(1)]);
+        loaded.note(a, &key(0), &[version(2)]);
+        assert_eq!(loaded.get(a, &key(0)), Some(&[version(2)][..]));
+        assert_eq!(loaded.get(b, &key(0)), None);
+        for n in 0..LOADED_MAX {
+            loaded.note(b, &key(n), &[version(1)]);
+        }
+        assert_eq!(loaded.get(a, &key(0)), None);
+        assert!(loaded.get(b, &key(0)).is_some());
+        // Noting one name over and over forgets no other, and takes no more room.
+        for n in 0..5 * LOADED_MAX {
+            loaded.note(b, &key(1), &[version(n as u32)]);
+        }
+        assert!(loaded.order.len() <= 2 * LOADED_MAX + 1 && loaded.by.len() == LOADED_MAX);
+    }
+}
