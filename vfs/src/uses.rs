@@ -328,8 +328,7 @@ mod tests {
             let mut uses = Uses::default();
             uses.touch(0, &scope, process(1, program), change);
             if matches!(change, Change::Opened(_)) {
-                let later = EDITOR_IDLE_MS * 2;
-                assert!(uses.take_ended(later, |_| false).scopes.is_empty(), "a handle is open");
+                assert!(uses.take_ended(5, |_| true).scopes.is_empty(), "a handle is open");
                 uses.closed(10, &scope);
             }
             let kept_ms = kept_ms + if matches!(change, Change::Opened(_)) { 10 } else { 0 };
