@@ -539,7 +539,7 @@ impl Model for Bounds {
                     (0..DEVICES).filter(|host| world.is_awake(*host)).all(|host| {
                         // What it sent before it died may arrive much later.
                         let heard_ms = world.last_words.get(&(dead, host)).copied();
-                        world.t_ms < heard_ms.unwrap_or(since_ms) + free_after_ms
+                        world.t_ms < heard_ms.unwrap_or(0).max(since_ms) + free_after_ms
                             || !bounds.sees(world, host, dead)
                     })
                 })
@@ -661,6 +661,7 @@ fn searches() -> Vec<(&'static str, Bounds)> {
             },
         ),
         ("partition", Bounds { breaks: 1, ..PAUSES }),
+        ("late", Bounds { breaks: 1, slow: &[(0, 1)], ..PAUSES }),
         ("reunion", Bounds { breaks: 1, connects: 1, pauses: 3, slow: &[(0, 2)], ..PAUSES }),
         (
             "healing",
@@ -689,7 +690,12 @@ fn searches() -> Vec<(&'static str, Bounds)> {
     ]
 }
 
-fn search(name: &str, broken: Option<Rule>) -> (usize, usize, BTreeSet<&'static str>) {
+/// What a search finds to be broken, or whether it finds that very thing.
+fn search(
+    name: &str,
+    broken: Option<Rule>,
+    wanted: Option<&'static str>,
+) -> BTreeSet<&'static str> {
     let (_, bounds) = searches().into_iter().find(|(known, _)| *known == name).unwrap();
     let mut model = Bounds { broken, ..bounds };
     let more = std::env::var("LOCK_MODEL_MORE").ok().and_then(|more| more.parse::<u8>().ok());
@@ -699,8 +705,12 @@ fn search(name: &str, broken: Option<Rule>) -> (usize, usize, BTreeSet<&'static 
         }
     }
     let start = std::time::Instant::now();
-    let checker =
-        model.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join();
+    let end = match wanted {
+        Some(property) => HasDiscoveries::AnyOf([property].into()),
+        None => HasDiscoveries::AnyFailures,
+    };
+    // Depth first: what waits to be looked at stays small.
+    let checker = model.checker().threads(2).finish_when(end).spawn_dfs().join();
     let found: BTreeSet<&'static str> = checker
         .discoveries()
         .into_iter()
@@ -720,57 +730,62 @@ fn search(name: &str, broken: Option<Rule>) -> (usize, usize, BTreeSet<&'static 
         checker.max_depth(),
         start.elapsed()
     );
-    (checker.unique_state_count(), checker.max_depth(), found)
+    found
 }
 
 #[test]
 fn contention_is_decided() {
-    assert_eq!(search("contention", None).2, BTreeSet::new());
+    assert_eq!(search("contention", None, None), BTreeSet::new());
 }
 
 #[test]
 fn two_files_do_not_hinder_each_other() {
-    assert_eq!(search("two files", None).2, BTreeSet::new());
+    assert_eq!(search("two files", None, None), BTreeSet::new());
 }
 
 #[test]
 fn directories_exclude_what_is_below_them() {
-    assert_eq!(search("directories", None).2, BTreeSet::new());
+    assert_eq!(search("directories", None, None), BTreeSet::new());
 }
 
 #[test]
 fn silence_is_overcome() {
-    assert_eq!(search("silence", None).2, BTreeSet::new());
+    assert_eq!(search("silence", None, None), BTreeSet::new());
 }
 
 #[test]
 fn a_partition_deceives_nobody() {
-    assert_eq!(search("partition", None).2, BTreeSet::new());
+    assert_eq!(search("partition", None, None), BTreeSet::new());
+}
+
+#[test]
+fn what_comes_late_deceives_nobody() {
+    assert_eq!(search("late", None, None), BTreeSet::new());
 }
 
 #[test]
 fn a_reunion_deceives_nobody() {
-    assert_eq!(search("reunion", None).2, BTreeSet::new());
+    assert_eq!(search("reunion", None, None), BTreeSet::new());
 }
 
 #[test]
 fn healing_leaves_one() {
-    assert_eq!(search("healing", None).2, BTreeSet::new());
+    assert_eq!(search("healing", None, None), BTreeSet::new());
 }
 
 #[test]
 fn a_death_frees_what_was_held() {
-    assert_eq!(search("death", None).2, BTreeSet::new());
+    assert_eq!(search("death", None, None), BTreeSet::new());
 }
 
 #[test]
 fn a_new_start_deceives_nobody() {
-    assert_eq!(search("new start", None).2, BTreeSet::new());
+    assert_eq!(search("new start", None, None), BTreeSet::new());
 }
 
 #[test]
 fn a_sleep_deceives_nobody() {
-    assert_eq!(search("sleep", None).2, BTreeSet::new());
+    assert_eq!(search("sleep", None, None), BTreeSet::new());
 }
 
 /// What breaks without each rule, and in which search it shows.
@@ -778,7 +793,7 @@ const NEEDED: [(Rule, &str, &str); 13] = [
     (Rule::CountedShorterThanKept, "partition", ONE_PROMISE),
     (Rule::LapsedForGood, "partition", ONE_PROMISE),
     (Rule::OneAtATime, "healing", ONE_PROMISE),
-    (Rule::HolderDenies, "silence", ONE_PROMISE),
+    (Rule::HolderDenies, "late", ONE_PROMISE),
     (Rule::HelloTellsHoldings, "healing", L2),
     (Rule::MeetingIsDecided, "healing", L2),
     (Rule::SilentAreTold, "new start", L8),
@@ -795,11 +810,26 @@ fn without_any_of_the_rules_something_breaks() {
     assert_eq!(NEEDED.map(|(rule, ..)| rule).as_slice(), Rule::ALL);
     let mut missed = Vec::new();
     for (rule, name, property) in NEEDED {
-        if !search(name, Some(rule)).2.contains(property) {
+        if !search(name, Some(rule), Some(property)).contains(property) {
             missed.push((rule, name, property));
         }
     }
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+fn kind(act: &Act) -> u8 {
+    match act {
+        Act::Claim(..) => 0,
+        Act::Release(..) => 1,
+        Act::Deliver(..) => 2,
+        Act::Pause(_) => 3,
+        Act::Break(..) => 4,
+        Act::Connect(..) => 5,
+        Act::Crash(_) => 6,
+        Act::Start(_) => 7,
+        Act::Sleep(_) => 8,
+        Act::Wake(_) => 9,
+    }
 }
 
 /// Far longer than any search, but one way each: every kind of act as likely as any other.
@@ -820,14 +850,19 @@ fn long_walks_keep_every_promise() {
     let walks = std::env::var("LOCK_MODEL_WALKS").ok().and_then(|n| n.parse().ok()).unwrap_or(30);
     let properties = bounds.properties();
     for seed in 1..=walks {
+        // In half of them two of three streams are quick, or hardly anything would ever be decided.
+        let slow: &[(usize, usize)] = if seed % 2 == 0 { EVERYWHERE } else { &[(0, 1), (2, 0)] };
+        let bounds = Bounds { slow, ..bounds.clone() };
         let mut rng = Rng::new(seed);
         let mut world = bounds.begin();
         let mut walked = Vec::new();
         for _ in 0..600 {
             let mut acts = Vec::new();
             bounds.actions(&world, &mut acts);
-            let kind = std::mem::discriminant(&acts[rng.below(acts.len())]);
-            acts.retain(|act| std::mem::discriminant(act) == kind);
+            let kinds: BTreeSet<u8> = acts.iter().map(kind).collect();
+            let kinds: Vec<u8> = kinds.into_iter().collect();
+            let chosen = kinds[rng.below(kinds.len())];
+            acts.retain(|act| kind(act) == chosen);
             let act = acts[rng.below(acts.len())].clone();
             let fault = matches!(act, Act::Crash(_) | Act::Sleep(_) | Act::Break(..));
             // Else most of a walk would be faults.
