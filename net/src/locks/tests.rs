@@ -220,6 +220,7 @@ fn whoever_was_silent_for_a_lease_is_told_again_what_it_did_not_grant() {
     table.claim(at(20_100), wanted("a"), 300);
     hear(&mut table, 20_110, PEER, LockMessage::Grants(vec![(1, false)]));
     hear(&mut table, 20_110, OTHER, LockMessage::Unknown(vec![1]));
+    effects(&mut table);
     let mut told = Vec::new();
     for ms in (21_000..=60_000).step_by(1000) {
         table.handle_time(at(ms));
