@@ -110,8 +110,8 @@ enum Link {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Peer {
     link: Link,
-    /// It has told once, in this run, all that it holds.
-    has_met: bool,
+    /// It has told, in this run, all that it holds, and knows of this run: it counts no grant of the one before.
+    knows_us: bool,
     incarnation: Option<u64>,
     /// When something of it arrived last.
     heard_ms: u64,
@@ -138,7 +138,7 @@ impl Peer {
     fn new(now_ms: u64) -> Self {
         Self {
             link: Link::Down,
-            has_met: false,
+            knows_us: false,
             incarnation: None,
             heard_ms: now_ms,
             confirmed_ms: 0,
@@ -439,13 +439,15 @@ impl Table {
     fn handle_ready(&mut self, from: DeviceId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.link = Link::Met;
-        peer.has_met = true;
         // Given back while nobody could tell.
         for id in std::mem::take(&mut peer.unlisted) {
             self.forget((from, id));
         }
         self.tell_claims(from, Standing::Asking);
-        self.end_grace();
+        if self.grace {
+            // Its answer shows that our greeting has arrived.
+            self.send_renewal(from);
+        }
     }
 
     // Presence -----------------------------------------------------------------------------------

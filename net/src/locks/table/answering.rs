@@ -155,7 +155,7 @@ impl Table {
         let better = self.rank_of(own) < their_rank;
         match (standing, theirs.told) {
             (Standing::Own, Told::Held) => better && self.keeps(Rule::MeetingIsDecided),
-            (Standing::Own, Told::Asked) => self.keeps(Rule::HolderDenies),
+            (Standing::Own, Told::Asked) => true,
             (_, Told::Held) => false,
             (_, Told::Asked) => better || !self.keeps(Rule::WorseYields),
         }
