@@ -156,6 +156,11 @@ impl Peer {
         }
     }
 
+    /// It has answered what was sent then.
+    fn confirm(&mut self, sent_ms: u64) {
+        self.confirmed_ms = self.confirmed_ms.max(sent_ms);
+    }
+
     fn is_leased(&self, now_ms: u64, table: &Table) -> bool {
         let ends = self.heard_ms.saturating_add(limits::LOCK_LEASE_MS);
         now_ms < ends || !table.keeps(Rule::LeaseEnds)
@@ -375,14 +380,7 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.link != Link::Down) else {
             return Ok(());
         };
-        let answer = matches!(
-            message,
-            LockMessage::Grants(_)
-                | LockMessage::Deny(_)
-                | LockMessage::Unknown(_)
-                | LockMessage::Renewed(_)
-        );
-        let fits = match answer {
+        let fits = match is_answer(&message) {
             true => peer.takes.take_answer(now_ms),
             false => peer.takes.take(now_ms),
         };
@@ -630,7 +628,11 @@ impl Table {
     }
 
     fn send(&mut self, to: DeviceId, message: LockMessage) {
-        if self.peers.get(&to).is_some_and(|peer| peer.link != Link::Down) {
+        let link = self.peers.get(&to).map_or(Link::Down, |peer| peer.link);
+        // Before it has greeted, its claims known here may be those of another run, with the same numbers. What it still
+        // holds it tells, and is answered then.
+        let void = link == Link::Silent && is_answer(&message);
+        if link != Link::Down && !void {
             self.effects.push_back(Effect::Send { to, message });
         }
     }
@@ -671,4 +673,14 @@ impl Table {
             peer.absences.extend(absences);
         }
     }
+}
+
+fn is_answer(message: &LockMessage) -> bool {
+    matches!(
+        message,
+        LockMessage::Grants(_)
+            | LockMessage::Deny(_)
+            | LockMessage::Unknown(_)
+            | LockMessage::Renewed(_)
+    )
 }

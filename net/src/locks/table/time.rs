@@ -145,7 +145,7 @@ impl Table {
         peer.renewals.retain(|before, _| *before > number);
         peer.knows_us = true;
         let silent_ms = self.now_ms.saturating_sub(peer.confirmed_ms);
-        peer.confirmed_ms = peer.confirmed_ms.max(sent_ms);
+        peer.confirm(sent_ms);
         if peer.deaf.is_some_and(|deaf| deaf <= number) {
             peer.deaf = None;
         }
