@@ -132,7 +132,7 @@ impl Drive {
     fn must_own_to_break(&self, holder: &Holder) -> Result<(), Failure> {
         match self.own_role() {
             Some(Role::Owner) => Ok(()),
-            _ => Err(Failure::refused(&format!(
+            _ => Err(Failure::refused(format!(
                 "{} has it, and only an owner of the drive may break a lock",
                 holder.name
             ))),

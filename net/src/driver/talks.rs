@@ -49,11 +49,10 @@ impl Driver {
                     }
                     self.swarm.close_connection(connection);
                 }
+                // A version without locks grants none: it counts as unreachable.
+                Some(Opening::Locks { .. }) if failure == OpenFailure::Unsupported => {}
                 Some(Opening::Locks { connection, .. }) => {
-                    // A version without locks grants none: it counts as unreachable.
-                    if failure != OpenFailure::Unsupported {
-                        self.swarm.close_connection(connection);
-                    }
+                    self.swarm.close_connection(connection);
                 }
                 Some(Opening::Chunks(answer)) => drop(answer.send(None)),
                 None => {}

@@ -393,11 +393,8 @@ impl Table {
             (Link::Silent, _) | (_, LockMessage::Hello(_)) => return Err(Violation::Greeting),
             (Link::Met, LockMessage::Ready) => return Err(Violation::Order),
             (Link::Meeting, LockMessage::Ready | LockMessage::Present(_)) => {}
-            (Link::Meeting, LockMessage::Claims(claims)) => {
-                if claims.iter().any(|claim| claim.stage == Stage::Asked) {
-                    return Err(Violation::Order);
-                }
-            }
+            (Link::Meeting, LockMessage::Claims(claims))
+                if claims.iter().all(|claim| claim.stage == Stage::Held) => {}
             (Link::Meeting, _) => return Err(Violation::Order),
             _ => {}
         }

@@ -226,11 +226,11 @@ fn whoever_was_silent_for_a_lease_is_told_again_what_it_did_not_grant() {
         table.handle_time(at(ms));
         for effect in effects(&mut table) {
             match effect {
-                Effect::Send { to, message: LockMessage::Renew(number, _) } => {
-                    // It hears nothing between 30 s and 50 s.
-                    if to == PEER || !(30_000..50_000).contains(&ms) {
-                        hear(&mut table, ms, to, LockMessage::Renewed(number));
-                    }
+                // It hears nothing between 30 s and 50 s.
+                Effect::Send { to, message: LockMessage::Renew(number, _) }
+                    if to == PEER || !(30_000..50_000).contains(&ms) =>
+                {
+                    hear(&mut table, ms, to, LockMessage::Renewed(number));
                 }
                 Effect::Send { to, message: LockMessage::Claims(_) } => told.push((to, ms)),
                 _ => {}

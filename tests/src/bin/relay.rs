@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tests::harness::wait;
 
 /// Pieces on their way, a direction: a gigabit a second over 100 ms in pieces of 64 KiB.
 const QUEUE_MAX: usize = 256;
@@ -34,7 +35,7 @@ fn main() -> Result<()> {
 
 fn pass(near: TcpStream, target: SocketAddr, delay: Duration) -> Result<()> {
     // A handshake over the slow link would take a round trip of its own.
-    thread::sleep(2 * delay);
+    wait::breathe(2 * delay);
     let far = TcpStream::connect(target).context("connect to the target")?;
     for (from, to) in [(&near, &far), (&far, &near)] {
         from.set_nodelay(true)?;
@@ -59,7 +60,7 @@ fn read(mut from: TcpStream, queue: &SyncSender<(Instant, Vec<u8>)>) {
 
 fn write(mut to: TcpStream, pieces: &Receiver<(Instant, Vec<u8>)>, delay: Duration) {
     for (sent, piece) in pieces {
-        thread::sleep((sent + delay).saturating_duration_since(Instant::now()));
+        wait::breathe((sent + delay).saturating_duration_since(Instant::now()));
         if to.write_all(&piece).is_err() {
             break;
         }

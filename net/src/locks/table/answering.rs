@@ -45,10 +45,10 @@ impl Table {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.unlisted.remove(&claim.id);
         }
-        if self.book.get(&key).is_some_and(|entry| entry.scope == scope) {
-            if let Some(verdict) = self.take_again(key, told, claim.unreachable) {
-                return verdict;
-            }
+        if self.book.get(&key).is_some_and(|entry| entry.scope == scope)
+            && let Some(verdict) = self.take_again(key, told, claim.unreachable)
+        {
+            return verdict;
         }
         // A number or a scope that is used again takes the place of the claim that had it.
         self.take_out(key);
