@@ -11,8 +11,6 @@ pub enum Rule {
     LapsedForGood,
     /// What is granted to one device is not granted to another.
     OneAtATime,
-    /// A holder denies.
-    HolderDenies,
     /// What is held is told to whoever connects, before anything else.
     HelloTellsHoldings,
     /// Of two holders that meet the worse has lost.
@@ -35,11 +33,10 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 13] = [
+    pub const ALL: [Rule; 12] = [
         Rule::CountedShorterThanKept,
         Rule::LapsedForGood,
         Rule::OneAtATime,
-        Rule::HolderDenies,
         Rule::HelloTellsHoldings,
         Rule::MeetingIsDecided,
         Rule::SilentAreTold,

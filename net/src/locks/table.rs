@@ -110,8 +110,8 @@ enum Link {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Peer {
     link: Link,
-    /// It has told once, in this run, all that it holds.
-    has_met: bool,
+    /// It has told, in this run, all that it holds, and knows of this run: it counts no grant of the one before.
+    knows_us: bool,
     incarnation: Option<u64>,
     /// When something of it arrived last.
     heard_ms: u64,
@@ -138,7 +138,7 @@ impl Peer {
     fn new(now_ms: u64) -> Self {
         Self {
             link: Link::Down,
-            has_met: false,
+            knows_us: false,
             incarnation: None,
             heard_ms: now_ms,
             confirmed_ms: 0,
@@ -154,6 +154,11 @@ impl Peer {
             takes: Budget::new(limits::LOCK_BURST_MAX, limits::LOCK_RATE_MAX, now_ms),
             sends: Budget::new(limits::LOCK_SEND_BURST_MAX, limits::LOCK_SEND_RATE_MAX, now_ms),
         }
+    }
+
+    /// It has answered what was sent then.
+    fn confirm(&mut self, sent_ms: u64) {
+        self.confirmed_ms = self.confirmed_ms.max(sent_ms);
     }
 
     fn is_leased(&self, now_ms: u64, table: &Table) -> bool {
@@ -375,14 +380,7 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.link != Link::Down) else {
             return Ok(());
         };
-        let answer = matches!(
-            message,
-            LockMessage::Grants(_)
-                | LockMessage::Deny(_)
-                | LockMessage::Unknown(_)
-                | LockMessage::Renewed(_)
-        );
-        let fits = match answer {
+        let fits = match is_answer(&message) {
             true => peer.takes.take_answer(now_ms),
             false => peer.takes.take(now_ms),
         };
@@ -436,13 +434,15 @@ impl Table {
     fn handle_ready(&mut self, from: DeviceId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.link = Link::Met;
-        peer.has_met = true;
         // Given back while nobody could tell.
         for id in std::mem::take(&mut peer.unlisted) {
             self.forget((from, id));
         }
         self.tell_claims(from, Standing::Asking);
-        self.end_grace();
+        if self.grace {
+            // Its answer shows that our greeting has arrived.
+            self.send_renewal(from);
+        }
     }
 
     // Presence -----------------------------------------------------------------------------------
@@ -625,7 +625,11 @@ impl Table {
     }
 
     fn send(&mut self, to: DeviceId, message: LockMessage) {
-        if self.peers.get(&to).is_some_and(|peer| peer.link != Link::Down) {
+        let link = self.peers.get(&to).map_or(Link::Down, |peer| peer.link);
+        // Before it has greeted, its claims known here may be those of another run, with the same numbers. What it still
+        // holds it tells, and is answered then.
+        let void = link == Link::Silent && is_answer(&message);
+        if link != Link::Down && !void {
             self.effects.push_back(Effect::Send { to, message });
         }
     }
@@ -666,4 +670,14 @@ impl Table {
             peer.absences.extend(absences);
         }
     }
+}
+
+fn is_answer(message: &LockMessage) -> bool {
+    matches!(
+        message,
+        LockMessage::Grants(_)
+            | LockMessage::Deny(_)
+            | LockMessage::Unknown(_)
+            | LockMessage::Renewed(_)
+    )
 }

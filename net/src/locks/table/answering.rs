@@ -155,7 +155,7 @@ impl Table {
         let better = self.rank_of(own) < their_rank;
         match (standing, theirs.told) {
             (Standing::Own, Told::Held) => better && self.keeps(Rule::MeetingIsDecided),
-            (Standing::Own, Told::Asked) => self.keeps(Rule::HolderDenies),
+            (Standing::Own, Told::Asked) => true,
             (_, Told::Held) => false,
             (_, Told::Asked) => better || !self.keeps(Rule::WorseYields),
         }
@@ -265,8 +265,10 @@ impl Table {
 
     pub(super) fn end_claims_of(&mut self, device: DeviceId) {
         let keys: Vec<Key> = self.book.of(device).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.forget(key);
+        // All of them before anything is granted, or one of them might be.
+        let ended: Vec<Entry> = keys.into_iter().filter_map(|key| self.take_out(key)).collect();
+        for entry in ended {
+            self.reconsider(&entry.scope, &entry.chain);
         }
     }
 

@@ -66,6 +66,11 @@ impl Table {
         self.undecided.is_empty()
     }
 
+    /// Whether it grants nothing yet.
+    pub fn is_in_grace(&self) -> bool {
+        self.grace
+    }
+
     /// Which run of `device` is known here.
     pub fn incarnation_of(&self, device: &DeviceId) -> Option<u64> {
         self.peers.get(device).and_then(|peer| peer.incarnation)

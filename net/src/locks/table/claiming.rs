@@ -159,7 +159,7 @@ impl Table {
             let sent_ms = ask.sent_ms;
             if let Some(peer) = self.peers.get_mut(&from) {
                 peer.counted = true;
-                peer.confirmed_ms = peer.confirmed_ms.max(sent_ms);
+                peer.confirm(sent_ms);
             }
             self.decide_and_tell(*id);
         }
@@ -170,7 +170,11 @@ impl Table {
             let Some(mine) = self.mine.get_mut(id) else { continue };
             let Some(ask) = mine.asked.get_mut(&from) else { continue };
             ask.answer = Answer::Unknown;
+            let sent_ms = ask.sent_ms;
             mine.granted.remove(&from);
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.confirm(sent_ms);
+            }
             self.decide_and_tell(*id);
         }
     }

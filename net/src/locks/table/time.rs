@@ -90,9 +90,10 @@ impl Table {
         }
     }
 
-    /// What was granted before the start is over after a lease; sooner, when every member has told what it holds.
-    pub(super) fn end_grace(&mut self) {
-        let met = |device: &DeviceId| self.peers.get(device).is_some_and(|peer| peer.has_met);
+    /// What was granted before the start is over after a lease; sooner, when every member has told what it holds and
+    /// knows that what the run before granted is void.
+    fn end_grace(&mut self) {
+        let met = |device: &DeviceId| self.peers.get(device).is_some_and(|peer| peer.knows_us);
         let all_met = !self.members.is_empty() && self.members.iter().all(met);
         let over = self.now_ms >= self.started_ms.saturating_add(limits::LOCK_LEASE_MS);
         if !self.grace || !(over || all_met) {
@@ -119,7 +120,7 @@ impl Table {
         }
     }
 
-    fn send_renewal(&mut self, device: DeviceId) {
+    pub(super) fn send_renewal(&mut self, device: DeviceId) {
         self.last_renewal += 1;
         let (number, now_ms) = (self.last_renewal, self.now_ms);
         let told = |(id, mine): &(&u64, &Mine)| {
@@ -142,8 +143,9 @@ impl Table {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(sent_ms) = peer.renewals.get(&number).copied() else { return };
         peer.renewals.retain(|before, _| *before > number);
+        peer.knows_us = true;
         let silent_ms = self.now_ms.saturating_sub(peer.confirmed_ms);
-        peer.confirmed_ms = peer.confirmed_ms.max(sent_ms);
+        peer.confirm(sent_ms);
         if peer.deaf.is_some_and(|deaf| deaf <= number) {
             peer.deaf = None;
         }
@@ -156,6 +158,7 @@ impl Table {
             let ids: Vec<u64> = ungranted.map(|(id, _)| *id).collect();
             self.tell(from, &ids);
         }
+        self.end_grace();
     }
 }
 

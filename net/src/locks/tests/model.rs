@@ -789,11 +789,10 @@ fn a_sleep_deceives_nobody() {
 }
 
 /// What breaks without each rule, and in which search it shows.
-const NEEDED: [(Rule, &str, &str); 13] = [
+const NEEDED: [(Rule, &str, &str); 12] = [
     (Rule::CountedShorterThanKept, "partition", ONE_PROMISE),
     (Rule::LapsedForGood, "partition", ONE_PROMISE),
     (Rule::OneAtATime, "healing", ONE_PROMISE),
-    (Rule::HolderDenies, "late", ONE_PROMISE),
     (Rule::HelloTellsHoldings, "healing", L2),
     (Rule::MeetingIsDecided, "healing", L2),
     (Rule::SilentAreTold, "new start", L8),
