@@ -5,6 +5,8 @@
 //! Invariants every implementation keeps (the contract suite checks them on each):
 //! - bytes appended are readable at once and durable after [`File::sync`] *and*, for a new file, [`Backend::sync_dir`];
 //! - a failed append may have written a part; the caller cuts it off or abandons the file;
+//! - bytes whose sync failed, in whatever process, may be readable and stay out of every later sync's reach, until
+//!   they are cut off or [`File::write_again`] has been called;
 //! - reads are exact: all bytes asked for or an error.
 
 use std::io::{self, IoSlice};
@@ -52,6 +54,9 @@ pub trait File: Send + Sync + 'static {
     }
     /// Cuts the file.
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Writes all bytes once more where they are, so that the next sync is about them whatever became of the syncs
+    /// before. Cut short it harms nothing: each byte is what it was.
+    fn write_again(&self) -> io::Result<()>;
     /// Makes the file's bytes and length durable.
     fn sync(&self) -> io::Result<()>;
 }

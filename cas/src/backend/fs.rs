@@ -14,6 +14,8 @@ use super::{Backend, File};
 
 /// Mode of created files.
 const FILE_MODE: u32 = 0o600;
+/// Bytes written at once when a file is written again.
+const WRITE_AGAIN_LEN: usize = 1 << 20;
 
 /// A directory on disk.
 pub struct FsBackend {
@@ -133,6 +135,17 @@ impl File for FsFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        let (mut at, end) = (0, self.len()?);
+        while at < end {
+            let part = usize::try_from(end - at).unwrap_or(usize::MAX).min(WRITE_AGAIN_LEN);
+            let bytes = self.read_vec(at, part)?;
+            self.0.write_all_at(&bytes, at)?;
+            at += part as u64;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

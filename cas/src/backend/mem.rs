@@ -5,10 +5,11 @@
 //! Leaves out: reordering of writes within one file's unsynced tail; a crash keeps a prefix of it.
 //!
 //! Invariants: after [`MemBackend::crash`] there is what was synced, and of each unsynced tail no more than asked for;
-//! once dead, every call fails.
+//! bytes whose sync failed are zeros then; once dead, every call fails.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ struct Disk {
 struct Data {
     bytes: Vec<u8>,
     durable_len: usize,
+    /// Bytes that a failed sync gave up: readable, called clean, and gone with the power.
+    given_up: Option<Range<usize>>,
     /// Durable bytes that a truncation took away and no sync has confirmed.
     cut: Option<Vec<u8>>,
 }
@@ -46,7 +49,7 @@ pub struct Faults {
     pub syncs_left: Option<u64>,
     /// The next this many file syncs fail with an I/O error and lose the file's unsynced bytes.
     pub sync_errors: u32,
-    /// The next this many file syncs fail but the bytes stay readable, as page caches do.
+    /// The next this many file syncs fail but the bytes stay readable and are called clean, as page caches do.
     pub sync_errors_kept: u32,
     /// The next this many appends write half and fail with an I/O error.
     pub append_errors: u32,
@@ -81,9 +84,13 @@ impl MemBackend {
                 }
                 None => bytes.truncate(data.durable_len.saturating_add(tail_kept)),
             }
+            let given_up = data.given_up.clone().unwrap_or_default();
+            let given_up = given_up.start.min(bytes.len())..given_up.end.min(bytes.len());
+            bytes.get_mut(given_up).unwrap_or_default().fill(0);
             after.used += bytes.len() as u64;
             let durable_len = bytes.len();
-            let data = Arc::new(Mutex::new(Data { bytes, durable_len, cut: None }));
+            let data = Data { bytes, durable_len, ..Data::default() };
+            let data = Arc::new(Mutex::new(data));
             after.files.insert(name.clone(), data.clone());
             after.durable.insert(name.clone(), data);
         }
@@ -249,6 +256,18 @@ impl File for MemFile {
             data.durable_len = len;
         }
         data.bytes.truncate(len);
+        let given_up = data.given_up.take();
+        let left = given_up.map(|range| range.start..range.end.min(len));
+        data.given_up = left.filter(|range| !range.is_empty());
+        Ok(())
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        self.disk.lock().alive()?;
+        let mut data = self.data.lock();
+        if let Some(given_up) = data.given_up.take() {
+            data.durable_len = data.durable_len.min(given_up.start);
+        }
         Ok(())
     }
 
@@ -264,6 +283,9 @@ impl File for MemFile {
         }
         if disk.faults.sync_errors_kept > 0 {
             disk.faults.sync_errors_kept -= 1;
+            let from = data.given_up.as_ref().map_or(data.durable_len, |range| range.start);
+            data.given_up = Some(from..data.bytes.len());
+            data.durable_len = data.bytes.len();
             return Err(io::Error::other("the sync failed"));
         }
         data.durable_len = data.bytes.len();

@@ -27,6 +27,10 @@ fn contract(backend: &dyn Backend) {
     backend.sync_dir().unwrap();
     assert_eq!(backend.list().unwrap(), [("a".to_owned(), 4)]);
 
+    file.write_again().unwrap();
+    assert_eq!(file.read_vec(0, 4).unwrap(), b"one!");
+    assert_eq!(file.len().unwrap(), 4);
+
     let many: Vec<Vec<u8>> = (0..1000u32).map(|n| n.to_le_bytes().to_vec()).collect();
     let parts: Vec<IoSlice<'_>> = many.iter().map(|part| IoSlice::new(part)).collect();
     file.append(4, &parts).unwrap();
@@ -67,6 +71,25 @@ fn a_crash_takes_what_was_not_synced() {
     assert_eq!(disk.crash(0).list().unwrap(), [("a".to_owned(), 6)], "a cut needs a sync too");
     file.sync().unwrap();
     assert_eq!(disk.crash(0).list().unwrap(), [("a".to_owned(), 2)]);
+}
+
+#[test]
+fn a_failed_sync_is_made_good_by_writing_again_alone() {
+    let disk = MemBackend::new();
+    let file = disk.create("a").unwrap();
+    disk.sync_dir().unwrap();
+    file.append(0, &[IoSlice::new(b"synced")]).unwrap();
+    file.sync().unwrap();
+    file.append(6, &[IoSlice::new(b" not")]).unwrap();
+    disk.faults(|faults| faults.sync_errors_kept = 1);
+    assert!(file.sync().is_err());
+    let after = |disk: &MemBackend| disk.crash(0).open("a").unwrap().read_vec(0, 10);
+    file.sync().unwrap();
+    assert_eq!(after(&disk).unwrap(), b"synced\0\0\0\0", "the kernel calls them clean");
+    file.write_again().unwrap();
+    assert_eq!(disk.crash(0).list().unwrap(), [("a".to_owned(), 6)], "it takes a sync, too");
+    file.sync().unwrap();
+    assert_eq!(after(&disk).unwrap(), b"synced not");
 }
 
 #[test]

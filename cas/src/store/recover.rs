@@ -3,7 +3,10 @@
 //! Leaves out: healing damaged chunks; they are found on read or by a scrub and fetched again.
 //!
 //! Invariants:
-//! - opening is idempotent and may be cut short anywhere: it only cuts off bytes that are no record and adds footers;
+//! - opening is idempotent and may be cut short anywhere: it only cuts off bytes that are no record, adds footers, and
+//!   writes bytes where they are already;
+//! - no sync is believed about bytes of a process that ended without closing: its own sync of them may have failed, and
+//!   the kernel calls them clean since;
 //! - nothing is changed before the newest pack's version is known to be ours;
 //! - after it, the index covers every sound record, and every record it covers is durable.
 
@@ -76,7 +79,7 @@ pub(super) fn open(config: Config) -> Result<Store, OpenError> {
     let pool = Pool::start(workers).map_err(|error| at(dir, "start threads for", error))?;
     let backend = Arc::new(backend);
     let space = Space::new(config.reserve_bytes);
-    let store = assemble(backend, index, config.id_key, space, pool, Some(marker))?;
+    let store = assemble(backend, index, config.id_key, space, pool, Some(marker), stopped)?;
     store
         .0
         .pool
@@ -93,7 +96,9 @@ pub(super) fn open_on(
 ) -> Result<Store, OpenError> {
     let found = list(backend.as_ref())?;
     check_versions(backend.as_ref(), &found)?;
-    assemble(backend, index, key, Space::new(0), Pool::default(), None)
+    // There is no marker, so nobody knows.
+    let stopped = Stopped::ProcessEnd;
+    assemble(backend, index, key, Space::new(0), Pool::default(), None, stopped)
 }
 
 fn open_index(dir: &Path) -> Result<Index, PathError> {
@@ -110,8 +115,9 @@ fn assemble(
     space: Space,
     pool: Pool,
     marker: Option<Marker>,
+    stopped: Stopped,
 ) -> Result<Store, OpenError> {
-    let appender = recover(backend.as_ref(), &index)?;
+    let appender = recover(backend.as_ref(), &index, stopped)?;
     let quarantine = Quarantine::load(backend.as_ref());
     Ok(Store(Arc::new(Inner {
         key,
@@ -177,7 +183,7 @@ fn check_header(
 }
 
 /// Brings packs and index together.
-fn recover(backend: &dyn Backend, index: &Index) -> Result<Appender, OpenError> {
+fn recover(backend: &dyn Backend, index: &Index, stopped: Stopped) -> Result<Appender, OpenError> {
     let found = list(backend)?;
     let mut covered = index.packs()?;
     let ahead = covered
@@ -188,13 +194,13 @@ fn recover(backend: &dyn Backend, index: &Index) -> Result<Appender, OpenError> 
         index.clear()?;
         covered.clear();
     }
-    let appender = merge(backend, index, &found, &covered, ahead)?;
+    let appender = merge(backend, index, &found, &covered, stopped, ahead)?;
     if ahead || !appender.lost_records || covered.is_empty() {
         return Ok(appender);
     }
     // The index may still lead to the damaged records. Their packs are sealed now, without them.
     index.clear()?;
-    merge(backend, index, &list(backend)?, &BTreeMap::new(), true)
+    merge(backend, index, &list(backend)?, &BTreeMap::new(), stopped, true)
 }
 
 /// Reads what the index does not cover.
@@ -203,6 +209,7 @@ fn merge(
     index: &Index,
     found: &BTreeMap<u32, u64>,
     covered: &BTreeMap<u32, PackInfo>,
+    stopped: Stopped,
     lost_records: bool,
 ) -> Result<Appender, OpenError> {
     let newest = found.last_key_value().map(|(number, _)| *number);
@@ -216,10 +223,14 @@ fn merge(
             _ => {
                 let covered = covered.get(&number).map_or(0, |info| info.end);
                 let newest = newest == Some(number);
-                let pack = Pack { backend, number, len, newest, covered };
+                let pack = Pack { backend, number, len, newest, covered, stopped };
                 pack.recover(index, &mut appender)?;
             }
         }
+    }
+    if !found.is_empty() {
+        // A file's name may be as little durable as its records were.
+        backend.sync_dir().map_err(|error| PathError::new(backend.path_of(""), "sync", error))?;
     }
     flush(index);
     Ok(appender)
@@ -240,6 +251,7 @@ struct Pack<'a> {
     newest: bool,
     /// How far the index knows its records.
     covered: u64,
+    stopped: Stopped,
 }
 
 impl Pack<'_> {
@@ -273,7 +285,11 @@ impl Pack<'_> {
             file.truncate(found.end).map_err(at("truncate"))?;
         }
         if readable {
-            // Its last records may be in the system's cache only, and will be relied on from here.
+            // Its last records may be in the system's cache only, and will be relied on from here. Without a footer
+            // nothing says which: that a sync finds nothing to write may mean that one has failed before.
+            if self.stopped != Stopped::Cleanly {
+                file.write_again().map_err(at("write"))?;
+            }
             file.sync().map_err(at("sync"))?;
         }
         let end = if readable { found.end } else { self.len };
@@ -282,7 +298,6 @@ impl Pack<'_> {
             && end + footer_len(found.entries.len()) < PACK_LEN_MAX;
         // A damaged pack takes no more: sealed, it is not scanned again.
         if self.newest && header_sound && room && !damaged {
-            self.backend.sync_dir().map_err(at("sync the directory of"))?;
             // The index has those before; a start costs what is new.
             let new = found.entries.partition_point(|e| u64::from(e.offset) < self.covered);
             self.note(index, appender, info, found.entries.get(new..).unwrap_or_default());

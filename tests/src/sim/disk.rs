@@ -6,8 +6,8 @@
 //! Invariants:
 //! - what was synced (for packs: the directory too) survives a loss of power, byte for byte;
 //! - of what was not synced any part may survive, in any order of sectors, or nothing, the file's name included;
-//! - bytes whose sync failed stay readable and never become durable, as kernels do it; only cutting them off and
-//!   writing them again helps;
+//! - bytes whose sync failed stay readable and never become durable, as kernels do it; only writing them again
+//!   helps;
 //! - once dead, every call fails until the disk is revived.
 
 use std::collections::BTreeMap;
@@ -181,6 +181,13 @@ impl Inner {
 }
 
 impl Held {
+    /// Bytes that a failed sync gave up are dirty again: the next sync is about them.
+    fn write_again(&mut self) {
+        if let Some(doomed) = self.doomed.take() {
+            self.durable_len = self.durable_len.min(doomed.start);
+        }
+    }
+
     /// Notes where entries and chunks lie in what was appended at `at`.
     fn note(&mut self, at: usize, bytes: &[u8]) {
         if bytes.starts_with(b"ATJF") {
@@ -511,6 +518,15 @@ impl File for PackFile {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.disk.0.lock().truncate(&self.name, len as usize)
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        if inner.writes()? {
+            return Err(failed("the device died while it wrote again"));
+        }
+        inner.files.get_mut(&self.name).ok_or(ErrorKind::NotFound)?.write_again();
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

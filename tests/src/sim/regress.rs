@@ -40,4 +40,9 @@ pub const CASES: &[Case] = &[
     Case { what: "who misses an admission is let in by nobody", seed: 1242, steps: 150 },
     Case { what: "the same, below an admission", seed: 1980, steps: 150 },
     Case { what: "an honest device is blamed for another's entry", seed: 56, steps: 250 },
+    Case {
+        what: "a failed sync, a restart, and a content is said to be held",
+        seed: 123,
+        steps: 150,
+    },
 ];

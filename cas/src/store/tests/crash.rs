@@ -91,6 +91,48 @@ fn a_failed_sync_with_readable_bytes_is_made_good_elsewhere() {
 }
 
 #[test]
+fn what_a_process_could_not_sync_is_written_again_by_the_next() {
+    for failed_opens in 0..3 {
+        let disk = MemBackend::new();
+        let store = on(&disk);
+        let first = (store.put(b"first").unwrap(), b"first".to_vec());
+        store.sync().unwrap();
+        let second = (store.put(b"second").unwrap(), b"second".to_vec());
+        // There is no room for another pack, so the record stays where its sync has failed.
+        let used: u64 = disk.list().unwrap().iter().map(|(_, len)| len).sum();
+        disk.faults(|faults| {
+            faults.sync_errors_kept = 1;
+            faults.capacity = Some(used);
+        });
+        assert!(matches!(store.sync(), Err(WriteError::ReadOnly { .. })));
+        drop(store);
+        disk.faults(|faults| faults.sync_errors_kept = failed_opens);
+        for _ in 0..failed_opens {
+            let refused = Store::on_backend(Arc::new(disk.clone()), KEY).err();
+            assert!(matches!(refused, Some(OpenError::Io(_))), "{refused:?}");
+        }
+        let store = on(&disk);
+        store.sync().unwrap();
+        keeps(&store, &[first.clone(), second.clone()]);
+        keeps(&on(&disk.crash(0)), &[first, second]);
+    }
+}
+
+#[test]
+fn what_a_process_left_unsealed_is_named_durably_by_the_next() {
+    let disk = MemBackend::new();
+    let store = on(&disk);
+    let first = (store.put(b"first").unwrap(), b"first".to_vec());
+    drop(store);
+    // The next pack was created and got no header: it goes, and the one before becomes the newest only then.
+    disk.create(&packs::name(1)).unwrap();
+    let store = on(&disk);
+    store.sync().unwrap();
+    keeps(&store, std::slice::from_ref(&first));
+    keeps(&on(&disk.crash(0)), &[first]);
+}
+
+#[test]
 fn a_failed_sync_that_lost_bytes_is_never_called_a_success() {
     let disk = MemBackend::new();
     let store = on(&disk);
