@@ -228,8 +228,10 @@ fn merge(
             }
         }
     }
-    // A file's name may be as little durable as its records were.
-    backend.sync_dir().map_err(|error| PathError::new(backend.path_of(""), "sync", error))?;
+    if !found.is_empty() {
+        // A file's name may be as little durable as its records were.
+        backend.sync_dir().map_err(|error| PathError::new(backend.path_of(""), "sync", error))?;
+    }
     flush(index);
     Ok(appender)
 }
