@@ -335,7 +335,11 @@ mod tests {
             if kept_ms > 10 {
                 assert!(uses.take_ended(kept_ms - 1, |_| true).scopes.is_empty(), "{change:?}");
             }
-            assert_eq!(uses.take_ended(kept_ms, |_| true).scopes, std::slice::from_ref(&scope), "{change:?}");
+            assert_eq!(
+                uses.take_ended(kept_ms, |_| true).scopes,
+                std::slice::from_ref(&scope),
+                "{change:?}"
+            );
             assert!(uses.is_empty());
         }
         let mut uses = Uses::default();
