@@ -95,16 +95,18 @@ async fn of_two_at_once_never_both_and_never_neither() {
     let mut won = [0, 0];
     for round in 0..200 {
         let name = format!("scene {}", round % 7);
-        // Now the one is earlier, now the other, now both are at once.
-        let first = a.handle.lock(claim(&name, 10 + round % 2));
-        let second = b.handle.lock(claim(&name, 10 + round % 3));
-        let outcomes = tokio::join!(first, second);
+        // Now the one asks first, now the other; and whoever does is not always the better.
+        let turned = round % 2 == 1;
+        let (first, second) = if turned { (&b, &a) } else { (&a, &b) };
+        let one = first.handle.lock(claim(&name, 10 + round % 3));
+        let two = second.handle.lock(claim(&name, 11));
+        let outcomes = tokio::join!(one, two);
         let held =
             [outcomes.0, outcomes.1].map(|outcome| matches!(outcome, LockOutcome::Held { .. }));
         assert_eq!(held.iter().filter(|held| **held).count(), 1, "round {round}: {outcomes:?}");
-        let (winner, loser) = if held[0] { (&a, outcomes.1) } else { (&b, outcomes.0) };
+        let (winner, loser) = if held[0] { (first, outcomes.1) } else { (second, outcomes.0) };
         assert_eq!(holder(loser), Some(winner.device), "round {round}");
-        won[usize::from(held[1])] += 1;
+        won[usize::from(winner.device == b.device)] += 1;
         winner.handle.unlock(&scope(&name));
         for node in [&a, &b, &c] {
             until("free", || node.handle.lock_known(&spot(&name)).is_none()).await;
