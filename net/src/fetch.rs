@@ -95,6 +95,8 @@ struct Chunk {
     refused: u64,
     /// Slots of peers that were asked and have not answered, by lane.
     asked: Both<u64>,
+    /// Slots of peers that had news since they were asked: that they do not have it may be said from before.
+    doubted: u64,
     /// In which queue it stands, if in any.
     queued: Both<bool>,
     /// Nobody who is connected has it.
@@ -215,6 +217,7 @@ impl Scheduler {
         let mut parked = Vec::new();
         for (id, chunk) in &mut self.chunks {
             chunk.refused &= !bit;
+            chunk.doubted |= bit & (chunk.asked.foreground | chunk.asked.background);
             if chunk.parked {
                 parked.push(*id);
             }
@@ -288,8 +291,11 @@ impl Scheduler {
     ) {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         chunk.asked[lane] &= !bit;
+        let doubted = chunk.doubted & bit != 0;
+        chunk.doubted &= !bit;
         match outcome {
             Outcome::Stored(raw_len) => self.stored(id, u64::from(raw_len)),
+            Outcome::Missing if doubted => self.enqueue_again(id),
             Outcome::Missing | Outcome::Corrupt => {
                 chunk.refused |= bit;
                 if outcome == Outcome::Corrupt {
@@ -333,6 +339,7 @@ impl Scheduler {
     fn lost(&mut self, id: ChunkId, bit: u64, lane: Priority) {
         if let Some(chunk) = self.chunks.get_mut(&id) {
             chunk.asked[lane] &= !bit;
+            chunk.doubted &= !bit;
             self.enqueue_again(id);
         }
     }

@@ -30,6 +30,9 @@ use crate::transfer::Input;
 
 mod locks;
 
+/// How often addresses that are about to be known are looked at.
+const LISTEN_LOOK: Duration = Duration::from_millis(10);
+
 /// News for the host: none is lost as long as the [`EventStream`] lives, and they come in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -221,6 +224,22 @@ impl Handle {
     /// Where this device can be reached.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         self.inner.node.listening.lock().iter().map(|a| a.as_multiaddr().clone()).collect()
+    }
+
+    /// The same once they are known, which just after a start takes a moment; waits `bound` at most. For a thread that
+    /// may wait.
+    pub fn wait_for_listen_addrs(&self, bound: Duration) -> Vec<Multiaddr> {
+        let until = Instant::now() + bound;
+        let mut before = Vec::new();
+        loop {
+            let now = self.listen_addrs();
+            // They become known one by one.
+            if (!now.is_empty() && now == before) || Instant::now() >= until {
+                return now;
+            }
+            before = now;
+            std::thread::sleep(LISTEN_LOOK);
+        }
     }
 
     /// What is still to travel.

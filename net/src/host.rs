@@ -124,6 +124,4 @@ pub trait LockHost: Send + Sync + 'static {
     /// Whether the official version here replaces what these name, and is none of them: whoever has those in front of it
     /// has not seen it.
     fn is_newer(&self, register: &Register, bases: &[VersionId]) -> bool;
-    /// Logical time now: the priority of a claim made at this moment. Only an order: of two at once the earlier wins.
-    fn hlc(&self) -> u64;
 }

@@ -202,8 +202,6 @@ pub const LOCK_WAIT_TRIPS: u64 = 4;
 pub const LOCK_TICK_MS: u64 = 1_000;
 /// Members that were last seen longer ago do not count among those whose grant makes a lock whole, milliseconds.
 pub const LOCK_MEMBER_AGE_MS: u64 = 30 * 24 * 3600 * 1000;
-/// A priority this far behind our logical time is not believed and counts as the worst, milliseconds.
-pub const LOCK_PRIORITY_AGE_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Claims of one peer, held and waiting, and as many presences; own ones are bounded alike.
 pub const LOCKS_OF_PEER_MAX: usize = 4096;
 /// Directories above a name, count.

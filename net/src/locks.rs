@@ -75,7 +75,7 @@ pub struct LockClaim {
     pub above: Vec<DirId>,
     /// The versions in front of whoever is about to write; empty when that is nothing.
     pub bases: Vec<VersionId>,
-    /// The host's logical time ([`crate::LockHost::hlc`]); of two claims the lower wins.
+    /// The host's logical time, as an order only: of two claims the lower wins.
     pub priority: u64,
 }
 

@@ -35,8 +35,8 @@ use crate::wire::locks::LockMessage;
 const READ_LEN: usize = 16 * 1024;
 /// Bytes of frames that wait, written in one go.
 const WRITE_LEN: usize = 64 * 1024;
-/// Looks at the clock between two questions of logical time.
-const TICKS_PER_HLC: u64 = 30;
+/// Looks at the clock between two looks at who was seen lately.
+const TICKS_PER_LOOK: u64 = 30;
 
 /// Why a lock stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -343,13 +343,8 @@ pub(crate) async fn keep_time(node: Arc<Node>) {
             table.handle_time(now);
             (now.boot_ms, table.next_due_ms())
         });
-        if ticks.is_multiple_of(TICKS_PER_HLC) {
+        if ticks.is_multiple_of(TICKS_PER_LOOK) {
             node.look_at_lock_members();
-            let asking = warden.clone();
-            drop(tokio::task::spawn_blocking(move || {
-                let hlc = asking.host.hlc();
-                asking.with(|table, _| table.handle_hlc(hlc));
-            }));
         }
         // The first millisecond in which it is due has begun by then.
         let pause = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1));

@@ -25,6 +25,7 @@ mod disk;
 mod evil;
 mod host;
 mod ledger;
+mod locks;
 mod network;
 #[allow(missing_docs, reason = "shared with the journal's tests, which have no documents")]
 pub mod oracle;

@@ -14,7 +14,12 @@ const DOCUMENTS: [&str; 40] = [
 
 /// Whether a name is that of a document.
 pub(crate) fn is_document(name: &EntryName) -> bool {
-    let Some((stem, ending)) = name.as_str().rsplit_once('.') else { return false };
+    is_document_name(name.as_str())
+}
+
+/// The same of a name as it is compared.
+pub(crate) fn is_document_name(name: &str) -> bool {
+    let Some((stem, ending)) = name.rsplit_once('.') else { return false };
     !stem.is_empty() && DOCUMENTS.iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 

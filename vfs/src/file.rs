@@ -17,7 +17,7 @@ use crate::attr::ALL_MODE_BITS;
 use crate::body::Body;
 use crate::drafts::Below;
 use crate::inode::Place;
-use crate::process::ProcessId;
+use crate::process::Process;
 use crate::spool::Unfinished;
 
 /// A file.
@@ -56,7 +56,7 @@ pub(crate) struct Meta {
     /// The thread that last opened it to write; 0 when nobody did or nobody knows.
     pub(crate) writer_tid: u32,
     /// The process of that thread.
-    pub(crate) saver: Option<ProcessId>,
+    pub(crate) saver: Option<Process>,
     /// Bytes read of it by anybody: what the kernel may have by now.
     pub(crate) read_bytes: u64,
     /// How the spool log describes it, if it does, as unfinished.
@@ -71,26 +71,12 @@ impl FileNode {
         let body = Body::sealed(cas_content(value.content));
         let meta = Meta {
             len: value.content.len,
-            mode: value.mode & ALL_MODE_BITS,
-            mtime: value.mtime,
-            ctime: value.mtime,
-            atime: value.mtime,
             xattrs: shared(&value.xattrs),
             owner: value.owner,
             finished: Some(value.content),
             rests_on: Some(value.content),
             below,
-            place: Some(place),
-            dirty: false,
-            attr_dirty: false,
-            changes: 0,
-            opens: 0,
-            writers: 0,
-            writer_tid: 0,
-            saver: None,
-            read_bytes: 0,
-            logged: None,
-            published_ms: 0,
+            ..Meta::new(place, value.mode & ALL_MODE_BITS, value.mtime)
         };
         Self { ino, body: Mutex::new(body), meta: Mutex::new(meta) }
     }
@@ -98,12 +84,26 @@ impl FileNode {
     /// A file that nobody made, of a few words. Its place keeps it from being taken for one that was removed.
     pub(crate) fn text(ino: u64, text: &Arc<str>, now: Timestamp, place: Place) -> Self {
         let body = Mutex::new(Body::Text(text.clone()));
-        let meta = Meta {
-            len: text.len() as u64,
-            mode: 0o444,
-            mtime: now,
-            ctime: now,
-            atime: now,
+        let meta = Meta { len: text.len() as u64, ..Meta::new(place, 0o444, now) };
+        Self { ino, body, meta: Mutex::new(meta) }
+    }
+
+    /// Whether it must stay known although the kernel let go of it.
+    pub(crate) fn is_busy(&self) -> bool {
+        let meta = self.meta.lock();
+        meta.opens > 0 || (meta.dirty && meta.place.is_some())
+    }
+}
+
+impl Meta {
+    /// Of an empty file that stands on nothing, before anybody has opened or changed it.
+    pub(crate) fn new(place: Place, mode: u32, time: Timestamp) -> Self {
+        Self {
+            len: 0,
+            mode,
+            mtime: time,
+            ctime: time,
+            atime: time,
             xattrs: shared(&Xattrs::new()),
             owner: None,
             finished: None,
@@ -120,18 +120,9 @@ impl FileNode {
             read_bytes: 0,
             logged: None,
             published_ms: 0,
-        };
-        Self { ino, body, meta: Mutex::new(meta) }
+        }
     }
 
-    /// Whether it must stay known although the kernel let go of it.
-    pub(crate) fn is_busy(&self) -> bool {
-        let meta = self.meta.lock();
-        meta.opens > 0 || (meta.dirty && meta.place.is_some())
-    }
-}
-
-impl Meta {
     /// Whether so much of it was read that the kernel may answer for the rest.
     pub(crate) fn is_read_whole(&self) -> bool {
         self.read_bytes >= self.len - self.len / 10

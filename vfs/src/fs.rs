@@ -42,7 +42,7 @@ use crate::handles::Handles;
 pub use crate::inode::ROOT_INO;
 use crate::inode::{NodeKind, Table};
 use crate::past::PastNode;
-use crate::process::ProcessId;
+use crate::process::Process;
 use crate::spool::{Change, Spool, Unfinished, recover};
 use crate::traits::{Clock, Locks, Submit, Tree};
 
@@ -213,7 +213,7 @@ pub(crate) struct State {
     /// Registers others changed while they were drafted here: looked at again when the draft is published.
     overtaken: HashSet<Register>,
     /// Which process made a draft.
-    savers: HashMap<Key, ProcessId>,
+    savers: HashMap<Key, Process>,
     /// Drafts that will stand beside the official version, because who made them had not seen it.
     stale_saves: HashSet<Key>,
     /// What else belongs into the next spool frame, after the drafts.

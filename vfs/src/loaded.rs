@@ -3,17 +3,20 @@
 //! A save that replaces a whole file says nothing of what it was made from: the program has read it long before, under
 //! another handle. So what each process read, and what came of what it saved, is remembered by name.
 //!
-//! Leaves out: what counts as reading ([`crate::fs`]), and what follows from a stale save (the journal).
+//! Leaves out: what of it lasts longer than the daemon (`kept`), what counts as reading ([`crate::fs`]), and what follows from a stale save (the journal).
 //!
 //! Invariants: at most [`LOADED_MAX`] are remembered, the oldest are forgotten first; a process of which nothing is
 //! remembered is taken to know what stands there now.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use journal::id::VersionId;
 
+use crate::documents::is_document_name;
 use crate::drafts::Key;
-use crate::process::ProcessId;
+use crate::process::{Process, ProcessId, Program};
+
+mod kept;
 
 /// Pairs of process and name.
 const LOADED_MAX: usize = 65_536;
@@ -25,22 +28,47 @@ pub(crate) struct Loaded {
     /// In the order in which they were noted, some of them noted again since.
     order: VecDeque<(ProcessId, Key, u64)>,
     turns: u64,
+    /// Those of the processes that are editors.
+    editors: HashSet<ProcessId>,
+    /// What editors have loaded of documents has changed since it was written ([`Self::keep`]).
+    changed: bool,
 }
 
 struct Load {
     versions: Vec<VersionId>,
     turn: u64,
+    /// An editor's, of a document.
+    document: bool,
 }
 
 impl Loaded {
     /// The process has these versions, which are one, in front of it.
-    pub(crate) fn note(&mut self, process: ProcessId, key: &Key, versions: &[VersionId]) {
+    pub(crate) fn note(&mut self, process: Process, key: &Key, versions: &[VersionId]) {
+        match process.program == Program::Editor && is_document_name(key.folded()) {
+            true => self.note_editor(process.id, key, versions),
+            false => self.note_any(process.id, key, versions, false),
+        }
+    }
+
+    fn note_editor(&mut self, process: ProcessId, key: &Key, versions: &[VersionId]) {
+        self.editors.insert(process);
+        self.note_any(process, key, versions, true);
+    }
+
+    fn note_any(
+        &mut self,
+        process: ProcessId,
+        key: &Key,
+        versions: &[VersionId],
+        document: bool,
+    ) {
         let of = (process, key.clone());
         if self.by.get(&of).is_some_and(|load| load.versions == versions) {
             return;
         }
         self.turns += 1;
-        self.by.insert(of, Load { versions: versions.to_vec(), turn: self.turns });
+        self.changed |= document;
+        self.by.insert(of, Load { versions: versions.to_vec(), turn: self.turns, document });
         self.order.push_back((process, key.clone(), self.turns));
         let by = &self.by;
         let counts = |(process, key, turn): &(ProcessId, Key, u64)| {
@@ -77,22 +105,26 @@ mod tests {
         Key::new(DirId::ROOT, &format!("f{n}").parse().unwrap())
     }
 
+    fn process(id: ProcessId) -> Process {
+        Process { id, program: Program::Other }
+    }
+
     #[test]
     fn the_latest_load_counts_and_the_oldest_is_forgotten() {
         let (a, b) = (ProcessId { tgid: 1, start: 1 }, ProcessId { tgid: 1, start: 2 });
         let mut loaded = Loaded::default();
-        loaded.note(a, &key(0), &[version(1)]);
-        loaded.note(a, &key(0), &[version(2)]);
+        loaded.note(process(a), &key(0), &[version(1)]);
+        loaded.note(process(a), &key(0), &[version(2)]);
         assert_eq!(loaded.get(a, &key(0)), Some(&[version(2)][..]));
         assert_eq!(loaded.get(b, &key(0)), None);
         for n in 0..LOADED_MAX {
-            loaded.note(b, &key(n), &[version(1)]);
+            loaded.note(process(b), &key(n), &[version(1)]);
         }
         assert_eq!(loaded.get(a, &key(0)), None);
         assert!(loaded.get(b, &key(0)).is_some());
         // Noting one name over and over forgets no other, and takes no more room.
         for n in 0..5 * LOADED_MAX {
-            loaded.note(b, &key(1), &[version(n as u32)]);
+            loaded.note(process(b), &key(1), &[version(n as u32)]);
         }
         assert!(loaded.order.len() <= 2 * LOADED_MAX + 1 && loaded.by.len() == LOADED_MAX);
     }

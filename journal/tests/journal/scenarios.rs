@@ -5,6 +5,7 @@
 //! delivery and a rebuilt state give the same tree, which is the naive oracle's; nothing written is lost; what was
 //! resolved stays so; and the tree of every moment is what the moment's entries alone fold to.
 
+mod breaks;
 mod checkouts;
 mod cycles;
 mod dances;

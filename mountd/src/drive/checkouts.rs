@@ -28,7 +28,7 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> CheckoutErro
 
 impl Drive {
     /// A name in the form locks compare, with the directories it lies in.
-    fn spot_of(&self, register: &Register) -> Result<Spot, StateError> {
+    pub(super) fn spot_of(&self, register: &Register) -> Result<Spot, StateError> {
         let mut above = vec![register.dir];
         let mut at = register.dir;
         while at != journal::DirId::ROOT && above.len() < vfs::traits::ABOVE_MAX {
@@ -42,6 +42,16 @@ impl Drive {
     }
 
     pub(super) fn take_checkout(&self, register: &Register) -> Result<(), CheckoutError> {
+        let taken = self.try_checkout(register);
+        if let Err(CheckoutError::Held(_)) = &taken
+            && let Ok(spot) = self.spot_of(register)
+        {
+            self.note_refused(&spot.register);
+        }
+        taken
+    }
+
+    fn try_checkout(&self, register: &Register) -> Result<(), CheckoutError> {
         if !matches!(self.own_role(), Some(Role::Owner | Role::Editor)) {
             return Err(CheckoutError::ReadOnly);
         }

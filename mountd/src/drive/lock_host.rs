@@ -24,14 +24,14 @@ impl LockHost for Drive {
         let official = node.standing == Standing::Official;
         official && !is_one(&node.merged, bases) && self.replaces(node.merged, bases)
     }
-
-    fn hlc(&self) -> u64 {
-        let now_ms = self.journal.believed_ms(self.clock.now());
-        Hlc::from_ms(now_ms).get()
-    }
 }
 
 impl Drive {
+    /// Of two claims that meet the one begun earlier has it, as far as clocks can be believed.
+    pub(super) fn lock_priority(&self) -> u64 {
+        Hlc::from_ms(self.journal.believed_ms(self.clock.now())).get()
+    }
+
     /// Whether one of `bases` lies below these versions.
     fn replaces(&self, versions: Vec<VersionId>, bases: &[VersionId]) -> bool {
         let mut seen: BTreeSet<VersionId> = versions.iter().copied().collect();

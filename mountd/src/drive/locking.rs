@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use journal::lock::LockPolicy;
 use journal::op::Op;
 use journal::{DeviceId, EntryName, Register, StateError, VersionId};
-use net::LockHost;
 use net::locks::{Foreign, LockClaim, LockOutcome};
 use parking_lot::{Condvar, Mutex};
 use vfs::{CheckoutError, Happening, Hold, Holder, Locks, Scope, Spot};
@@ -244,7 +243,7 @@ impl Drive {
             Scope::Name(_) => bases.to_vec(),
             Scope::Below(_) => Vec::new(),
         };
-        LockClaim { scope: net_scope(scope), above, bases, priority: LockHost::hlc(self) }
+        LockClaim { scope: net_scope(scope), above, bases, priority: self.lock_priority() }
     }
 
     /// Somebody has a newer version than what is about to be written: it is on its way.
@@ -342,17 +341,19 @@ impl Drive {
 
     /// Others' locks came or went: whoever was refused is told when a name is free.
     pub(super) fn locks_changed(&self, scopes: &[net::locks::Scope]) {
-        for scope in scopes {
-            let net::locks::Scope::Name(register) = scope else { continue };
-            if !self.locking.refused.lock().contains(register) {
-                continue;
-            }
-            let spot = Spot { register: register.clone(), above: vec![register.dir] };
+        let below = scopes.iter().any(|scope| matches!(scope, net::locks::Scope::Below(_)));
+        let concerned = |register: &&Register| {
+            below || scopes.contains(&net::locks::Scope::Name((*register).clone()))
+        };
+        let refused: Vec<Register> =
+            self.locking.refused.lock().iter().filter(concerned).cloned().collect();
+        for register in refused {
+            let Ok(spot) = self.spot_of(&register) else { continue };
             if self.holder(&spot).is_some_and(|holder| !holder.own && holder.refuses) {
                 continue;
             }
-            self.locking.refused.lock().remove(register);
-            let path = self.path_of_register(register).unwrap_or_default();
+            self.locking.refused.lock().remove(&register);
+            let path = self.path_of_register(&register).unwrap_or_default();
             self.tell("lock_free", &path, "", &format!("{path} can be written again"));
         }
     }
@@ -376,9 +377,7 @@ impl Drive {
         };
         let path = path.unwrap_or_default();
         let spot = match scope {
-            net::locks::Scope::Name(register) => {
-                Some(Spot { register: register.clone(), above: vec![register.dir] })
-            }
+            net::locks::Scope::Name(register) => self.spot_of(register).ok(),
             net::locks::Scope::Below(_) => None,
         };
         if let Some(fs) = self.fs() {

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use journal::op::{Op, Role, Value};
 use journal::{DeviceId, EntryId, Register};
+use net::Multiaddr;
 use net::invite::Ticket;
 
 use super::Drive;
 use crate::ipc::{AsideRow, rfc3339};
 use crate::report::Failure;
+
+/// How long an invitation waits for this device's addresses, which are known a moment after a start.
+const ADDRS_MAX: Duration = Duration::from_secs(2);
 
 /// Whether rights can be taken from a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +50,7 @@ impl Drive {
             role,
             expires,
             inviter: self.signer.device(),
-            addrs: self.net().map(net::Handle::listen_addrs).unwrap_or_default(),
+            addrs: self.addrs_for_tickets(),
         };
         let op = Op::Invite { key: ticket.invite_key(), role, expires, uses };
         self.author(vec![op]).map_err(|e| Failure::of(&e))?;
@@ -54,6 +58,11 @@ impl Drive {
             net.members_changed();
         }
         Ok(ticket)
+    }
+
+    /// A ticket without an address leads nowhere beyond the local network.
+    fn addrs_for_tickets(&self) -> Vec<Multiaddr> {
+        self.net().map(|net| net.wait_for_listen_addrs(ADDRS_MAX)).unwrap_or_default()
     }
 
     /// The tips of all chains, as a removal or a change of role names them.

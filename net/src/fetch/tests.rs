@@ -284,6 +284,31 @@ fn what_a_vanished_peer_owed_is_asked_of_others_and_nothing_twice() {
 }
 
 #[test]
+fn an_answer_from_before_the_news_is_asked_for_once_more() {
+    let mut world = World::default();
+    let wanted = world.add(1, 10..11);
+    world.peer(1, []);
+    world.scheduler.want(&[wanted], Background, 0);
+    world.carry_out();
+    // Its news overtakes its answer, which is on another stream.
+    world.holders.insert(device(1), [chunk(10)].into());
+    world.scheduler.peer_news(&device(1), 0);
+    world.carry_out();
+    world.owed.clear();
+    world.tell(1, Background, chunk(10), Outcome::Missing);
+    while world.answer(1, Background) {}
+    assert!(world.complete.contains(&wanted.id), "it waits for a retry");
+    assert_eq!(world.asked, 2);
+    // One that says so again is believed.
+    let other = world.add(2, 20..21);
+    world.scheduler.want(&[other], Background, 0);
+    world.carry_out();
+    world.scheduler.peer_news(&device(1), 0);
+    while world.answer(1, Background) {}
+    assert_eq!((world.asked, world.out_of_reach.len()), (4, 1));
+}
+
+#[test]
 fn what_only_waited_for_a_peer_that_leaves_is_asked_of_the_others() {
     let mut world = World::default();
     let large = world.add(1, 0..5000);

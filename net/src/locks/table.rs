@@ -217,7 +217,6 @@ pub struct Table {
     now_ms: u64,
     /// The wall clock less this one.
     wall_ahead_ms: i64,
-    hlc: u64,
     grace: bool,
     last_id: u64,
     last_renewal: u64,
@@ -243,7 +242,6 @@ impl Table {
             started_ms: now.boot_ms,
             now_ms: now.boot_ms,
             wall_ahead_ms: 0,
-            hlc: 0,
             grace: true,
             last_id: 0,
             last_renewal: 0,
@@ -301,11 +299,6 @@ impl Table {
             self.peers.remove(&device);
             self.drop_grants_of(&device);
         }
-    }
-
-    /// Our logical time, by which absurd priorities are known; now and then.
-    pub fn handle_hlc(&mut self, hlc: u64) {
-        self.hlc = hlc;
     }
 
     /// A stream to `device` stands.
@@ -606,15 +599,9 @@ impl Table {
         u64::try_from((self.now_ms as i64).saturating_sub(since_ms)).unwrap_or(0)
     }
 
-    /// The lower wins. Logical time is only an order: what is absurdly early is not believed, for it would win always.
-    fn rank(&self, priority: u64, device: DeviceId) -> (u64, DeviceId) {
-        let ms = |hlc: u64| journal::hlc::Hlc::from_raw(hlc).ms();
-        let absurd = ms(priority).saturating_add(limits::LOCK_PRIORITY_AGE_MS) < ms(self.hlc);
-        (if absurd { u64::MAX } else { priority }, device)
-    }
-
+    /// The lower wins. Nothing but the claim itself has a say: all who order two claims are sure of the same winner.
     fn rank_of(&self, key: &Key) -> (u64, DeviceId) {
-        self.rank(self.book.get(key).map_or(u64::MAX, |entry| entry.priority), key.0)
+        (self.book.get(key).map_or(u64::MAX, |entry| entry.priority), key.0)
     }
 
     // Sending ------------------------------------------------------------------------------------

@@ -45,7 +45,6 @@ struct State {
     holds: Option<Frontier>,
     received_batches: usize,
     officials: BTreeMap<Register, VersionId>,
-    hlc: u64,
 }
 
 /// See the module's words.
@@ -368,11 +367,5 @@ impl LockHost for FakeJournal {
     fn is_newer(&self, register: &Register, bases: &[VersionId]) -> bool {
         let state = self.state.lock();
         state.officials.get(register).is_some_and(|official| !bases.contains(official))
-    }
-
-    fn hlc(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.hlc += 1;
-        state.hlc
     }
 }

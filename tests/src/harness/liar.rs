@@ -107,10 +107,6 @@ impl LockHost for HonestJournal {
     fn is_newer(&self, _: &Register, _: &[VersionId]) -> bool {
         false
     }
-
-    fn hlc(&self) -> u64 {
-        journal::hlc::Hlc::from_ms(now().wall_ms).get()
-    }
 }
 
 impl JournalHost for HonestJournal {

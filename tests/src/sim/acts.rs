@@ -10,7 +10,7 @@ use super::fail::Broken;
 use super::ledger::Who;
 use super::plan::{Act, Step};
 use super::rng::Rng;
-use super::user::User;
+use super::user::{User, Work};
 use super::world::{Event, World, name_of};
 
 /// Most devices at once, copies counted.
@@ -129,8 +129,22 @@ impl World {
                 }
             }
         }
-        self.devices[who].work = Some(work);
         let delay = if rng.chance(50) { 0 } else { rng.range(0, 100) };
+        match self.lock_first(who, work, rng) {
+            Some(work) => self.begin_work(who, work, delay),
+            None => Ok(()),
+        }
+    }
+
+    /// Work is done now and sealed a little later.
+    pub(crate) fn begin_work(&mut self, who: Who, work: Work, delay: u64) -> Result<(), Broken> {
+        if self.devices[who].work.is_some() {
+            self.seal(who)?;
+        }
+        if !self.devices[who].runs() {
+            return Ok(());
+        }
+        self.devices[who].work = Some(work);
         match delay {
             0 => self.seal(who),
             _ => {
@@ -349,6 +363,7 @@ impl World {
         let Some(who) = self.one_running(rng) else { return };
         let time = [500, 20_000, 3_600_000][rng.below(3)];
         let time = rng.range(1, time);
+        self.seat_sleeps(who);
         self.devices[who].asleep_until = self.now + time;
         self.marks.hit("fault: suspended");
         self.say(|| format!("d{who} sleeps for {time} ms"));

@@ -492,6 +492,7 @@ impl World {
                 format!("what a failed write left lies in the log of device {who}")
             })?;
         }
+        self.check_locks_agree()?;
         self.check_any_order(first, &host)
     }
 

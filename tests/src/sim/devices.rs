@@ -74,6 +74,7 @@ impl World {
         self.devices[who].host = Some(Arc::clone(&host));
         self.devices[who].epoch += 1;
         self.check_started(who, &host)?;
+        self.seat_up(who);
         self.want_contents(who);
         self.redial(who);
         Ok(())
@@ -179,6 +180,7 @@ impl World {
         if !self.devices[who].runs() {
             return;
         }
+        self.seat_down(who);
         let peers: Vec<Who> = self.devices[who].sessions.keys().copied().collect();
         for peer in peers {
             self.end_session(who, peer);
@@ -253,6 +255,7 @@ impl World {
         }
         if changed && !self.devices[who].disk.is_dead() {
             self.check_changed(who)?;
+            self.tell_lock_members(who);
             self.want_contents(who);
         }
         Ok(())

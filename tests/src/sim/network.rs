@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use journal::DeviceId;
 use net::JournalHost as _;
 use net::courier::{Courier, News, Order, Told};
 use net::limits;
@@ -45,6 +46,8 @@ struct Conn {
     open: [bool; 2],
     /// What each end has put in.
     pipes: [Pipe; 2],
+    /// What each end has said of locks, on a stream beside.
+    words: [Pipe; 2],
 }
 
 /// All links.
@@ -129,7 +132,12 @@ impl World {
         let id = self.net.next;
         self.net.conns.insert(
             id,
-            Conn { ends: [a, b], open: [true, false], pipes: [Pipe::default(), Pipe::default()] },
+            Conn {
+                ends: [a, b],
+                open: [true, false],
+                pipes: Default::default(),
+                words: Default::default(),
+            },
         );
         self.whisper(|| format!("d{a} dials d{b} (connection {id})"));
         self.open_session(a, b, id);
@@ -151,6 +159,7 @@ impl World {
             self.marks.hit("exchange: session replaced by a newer one");
         }
         self.open_session(b, a, id);
+        self.words_flow(id, 0);
         self.pump(a, b)?;
         self.pump(b, a)
     }
@@ -170,6 +179,7 @@ impl World {
         let courier = Courier::new(hello);
         let link = Link { conn, courier, taken: 0, came: 0, offered: None, since };
         self.devices[who].sessions.insert(peer, link);
+        self.locks_connected(who, peer);
     }
 
     /// An end is done with a connection; the other one finds out.
@@ -179,6 +189,7 @@ impl World {
         if let Some(end) = end {
             self.drop_end(link.conn, end);
         }
+        self.locks_disconnected(who, peer);
         let delay = match self.now - link.since < SETTLED_MS {
             true => self.backoff_ms(who, peer),
             false => self.rng.range(100, 2000),
@@ -200,6 +211,7 @@ impl World {
         let Some(conn) = self.net.conns.get_mut(&id) else { return };
         conn.open[end] = false;
         conn.pipes[end].cut = true;
+        conn.words[end].cut = true;
         let [a, b] = [conn.ends[end], conn.ends[1 - end]];
         let blocked = self.is_blocked(a, b);
         let delay = if blocked { self.rng.range(3000, 16_000) } else { self.latency_ms() };
@@ -228,6 +240,13 @@ impl World {
             let kept = rng.below(pipe.frames.len() + 1);
             pipe.frames.truncate(kept);
         }
+        for words in &mut conn.words {
+            words.cut = true;
+            if !words.frames.is_empty() {
+                let kept = rng.below(words.frames.len() + 1);
+                words.frames.truncate(kept);
+            }
+        }
         self.rng = rng;
         for (end, delay) in notices_ms.into_iter().enumerate() {
             self.after(delay, Event::Notice { conn: id, end });
@@ -238,6 +257,7 @@ impl World {
     pub(crate) fn clog(&mut self, id: u64, from: usize) {
         if let Some(conn) = self.net.conns.get_mut(&id) {
             conn.pipes[from].clogged = true;
+            conn.words[from].clogged = true;
         }
     }
 
@@ -247,6 +267,7 @@ impl World {
             let owed = std::mem::take(&mut conn.pipes[from].owed);
             (0..owed).for_each(|_| self.after(0, Event::Deliver { conn: id, from }));
         }
+        self.words_flow(id, from);
     }
 
     pub(crate) fn flow_all(&mut self) {
@@ -373,6 +394,61 @@ impl World {
         }
         let owed = std::mem::take(&mut conn.pipes[from].owed);
         (0..owed).for_each(|_| self.after(0, Event::Deliver { conn: id, from }));
+    }
+
+    /// Says something of locks to a device that `who` is connected to.
+    pub(crate) fn say_word(&mut self, who: Who, to: DeviceId, frame: Vec<u8>) {
+        let mut links = self.devices[who].sessions.iter();
+        let link = links.find(|(peer, _)| self.devices[**peer].id == to);
+        let Some(id) = link.map(|(_, link)| link.conn) else { return };
+        let latency = self.latency_ms();
+        let now = self.now;
+        let Some(conn) = self.net.conns.get_mut(&id) else { return };
+        let from = usize::from(conn.ends[1] == who);
+        let words = &mut conn.words[from];
+        if words.cut {
+            return;
+        }
+        words.last = words.last.max(now + latency);
+        let delay = words.last - now;
+        words.frames.push_back(frame);
+        self.after(delay, Event::Word { conn: id, from });
+    }
+
+    pub(crate) fn deliver_word(&mut self, id: u64, from: usize) -> Result<(), Broken> {
+        let Some(conn) = self.net.conns.get(&id) else { return Ok(()) };
+        let (peer, who) = (conn.ends[from], conn.ends[1 - from]);
+        let still = conn.words[from].clogged || self.is_blocked(peer, who);
+        let link = self.devices[who].sessions.get(&peer).is_some_and(|link| link.conn == id);
+        let early = !link && from == 0 && !conn.open[1] && !conn.words[1].cut;
+        let member = self.sees_member(who, peer);
+        let Some(conn) = self.net.conns.get_mut(&id) else { return Ok(()) };
+        if still || early {
+            conn.words[from].owed += 1;
+            return Ok(());
+        }
+        match conn.words[from].frames.pop_front() {
+            Some(frame) if link && member => self.hear_word(who, peer, &frame),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was said and could not be heard is heard.
+    fn words_flow(&mut self, id: u64, from: usize) {
+        let Some(conn) = self.net.conns.get_mut(&id) else { return };
+        conn.words[from].clogged = false;
+        let owed = std::mem::take(&mut conn.words[from].owed);
+        (0..owed).for_each(|_| self.after(0, Event::Word { conn: id, from }));
+    }
+
+    /// Whether two have one connection that stands and all that was said on it has arrived.
+    pub(crate) fn words_have_arrived(&self, a: Who, b: Who) -> bool {
+        let conn_of = |x: Who, y: Who| self.devices[x].sessions.get(&y).map(|link| link.conn);
+        let (Some(one), Some(other)) = (conn_of(a, b), conn_of(b, a)) else { return false };
+        let conn = self.net.conns.get(&one).filter(|_| one == other);
+        conn.is_some_and(|conn| {
+            conn.words.iter().all(|words| !words.cut && words.frames.is_empty())
+        })
     }
 
     /// What a session keeps in memory stays within its bounds.

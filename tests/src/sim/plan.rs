@@ -135,6 +135,11 @@ pub struct Plan {
     pub skews: Vec<i64>,
     /// Whether people take names for themselves, give them back and break each other's hold.
     pub locks: bool,
+    /// Whether programs ask for session locks before they write.
+    pub session_locks: bool,
+    /// A rule of session locks that no device keeps to.
+    #[cfg(debug_assertions)]
+    pub broken_rule: Option<net::locks::Rule>,
     /// Whether the run goes on until all have come together.
     pub heals: bool,
     /// What is done.
@@ -201,6 +206,9 @@ impl Plan {
             skews: (0..devices + 2).map(|_| skew(&mut rng)).collect(),
             // Not drawn: the seeds that once failed go on as they did.
             locks: matches!(seed % 6, 3 | 5),
+            session_locks: matches!(seed % 8, 5..),
+            #[cfg(debug_assertions)]
+            broken_rule: None,
             heals: true,
             steps: list,
         }

@@ -2,6 +2,8 @@
 //!
 //! Leaves out: why; the commit that mended it says so.
 
+use super::plan::Plan;
+
 /// One seed that must not fail again.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -11,6 +13,13 @@ pub struct Case {
     pub seed: u64,
     /// Acts in its plan.
     pub steps: usize,
+}
+
+impl Case {
+    /// Its plan. All of these are from before programs asked for session locks.
+    pub fn plan(&self) -> Plan {
+        Plan { session_locks: false, ..Plan::of(self.seed, self.steps) }
+    }
 }
 
 /// All of them.

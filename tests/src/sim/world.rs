@@ -22,6 +22,7 @@ use journal::signed::VerifiedEntry;
 use journal::{DeviceId, GenesisSpec, Journal, Now, Op, Role, Signer};
 use net::JournalHost as _;
 use net::courier::{Courier, Done, Job, Order};
+use net::locks::{LockOutcome, Scope};
 
 use super::devices::Stop;
 use super::disk::Disk;
@@ -93,6 +94,10 @@ pub(crate) struct Device {
     pub(crate) forgot: bool,
     /// Own chunks that a sealed entry names.
     pub(crate) promised: Vec<cas::ChunkId>,
+    /// Its part in session locks, while it runs.
+    pub(crate) seat: Option<super::locks::Seat>,
+    /// When it ran last.
+    pub(crate) stopped_at: u64,
 }
 
 impl Device {
@@ -141,6 +146,27 @@ pub(crate) enum Event {
     },
     Start(Who),
     Wake(Who),
+    /// Something is said of locks.
+    Word {
+        conn: u64,
+        from: usize,
+    },
+    LockTick {
+        who: Who,
+        epoch: u64,
+    },
+    Locked {
+        who: Who,
+        epoch: u64,
+        scope: Scope,
+        work: Box<Work>,
+        outcome: LockOutcome,
+    },
+    Release {
+        who: Who,
+        epoch: u64,
+        scope: Scope,
+    },
     Flow(u64, usize),
 }
 
@@ -217,6 +243,7 @@ pub(crate) struct World {
     pub(crate) marks: Marks,
     pub(crate) steps: u64,
     pub(crate) healing: bool,
+    pub(crate) locks: super::locks::Locks,
     pub(crate) stable: super::check::Stable,
     /// Entries that rotted on some disk.
     pub(crate) rotten: std::collections::BTreeSet<usize>,
@@ -257,6 +284,7 @@ impl World {
             marks: Marks::default(),
             steps: 0,
             healing: false,
+            locks: super::locks::Locks::default(),
             stable: super::check::Stable::default(),
             rotten: std::collections::BTreeSet::new(),
             trace: plan.seed,
@@ -302,6 +330,8 @@ impl World {
             fails: false,
             forgot: false,
             promised: Vec::new(),
+            seat: None,
+            stopped_at: 0,
         }
     }
 
@@ -477,6 +507,21 @@ impl World {
             Event::Seal { who, epoch } if self.devices[who].epoch == epoch => self.seal(who)?,
             Event::Fetch { who, epoch } if self.devices[who].epoch == epoch => self.fetch(who)?,
             Event::Seal { .. } | Event::Fetch { .. } => {}
+            Event::Word { conn, from } => self.deliver_word(conn, from)?,
+            Event::LockTick { who, epoch } if self.devices[who].epoch == epoch => {
+                self.lock_tick(who)?;
+            }
+            Event::Locked { who, epoch, scope, work, outcome }
+                if self.devices[who].epoch == epoch =>
+            {
+                if let Some(work) = self.decided(who, scope, *work, outcome) {
+                    self.begin_work(who, work, 0)?;
+                }
+            }
+            Event::Release { who, epoch, scope } if self.devices[who].epoch == epoch => {
+                self.release(who, &scope);
+            }
+            Event::LockTick { .. } | Event::Locked { .. } | Event::Release { .. } => {}
             Event::Start(who) => {
                 if std::mem::take(&mut self.devices[who].fails) {
                     self.stop(who, Stop::Process);
@@ -487,12 +532,14 @@ impl World {
             Event::Wake(who) => self.wake(who),
             Event::Flow(conn, from) => self.flow(conn, from),
         }
-        self.bury()
+        self.bury()?;
+        self.check_locks()
     }
 
     /// A device wakes, if its time has come.
     pub(crate) fn wake(&mut self, who: Who) {
         if self.devices[who].asleep_until <= self.now {
+            self.seat_wakes(who);
             for event in std::mem::take(&mut self.devices[who].parked) {
                 self.after(0, event);
             }
@@ -507,8 +554,13 @@ impl World {
             | Event::Finish { who, .. }
             | Event::Seal { who, .. }
             | Event::Fetch { who, .. }
+            | Event::LockTick { who, .. }
+            | Event::Locked { who, .. }
+            | Event::Release { who, .. }
             | Event::Start(who) => Some(*who),
-            Event::Deliver { conn, from } => self.net.end(*conn, 1 - from),
+            Event::Deliver { conn, from } | Event::Word { conn, from } => {
+                self.net.end(*conn, 1 - from)
+            }
             Event::Notice { conn, end } => self.net.end(*conn, *end),
             Event::Accept(conn) => self.net.end(*conn, 1),
             _ => None,

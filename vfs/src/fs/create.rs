@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use journal::id::DirId;
 use journal::name::EntryName;
-use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue, Xattrs};
+use journal::op::{DirAttr, SYMLINK_LEN_MAX, SymlinkValue};
 use parking_lot::Mutex;
 
 use super::locking::Intent;
@@ -149,28 +149,14 @@ impl Core {
             Some(draft) => (draft.name.clone(), below_of_draft(draft)),
             None => (name.clone(), Below::default()),
         };
+        let place = Place { key: key.clone(), name: spelled };
+        let mode = mode & self.config.file_bits();
         let meta = Meta {
-            len: 0,
-            mode: mode & self.config.file_bits(),
-            mtime: now,
-            ctime: now,
-            atime: now,
-            xattrs: Arc::new(Xattrs::new()),
             owner,
-            finished: None,
-            rests_on: None,
             below,
-            place: Some(Place { key: key.clone(), name: spelled }),
             dirty: true,
-            attr_dirty: false,
-            changes: 0,
-            opens: 0,
-            writers: 0,
-            writer_tid: 0,
-            saver: None,
-            read_bytes: 0,
-            logged: None,
             published_ms: self.now_ms(),
+            ..Meta::new(place, mode, now)
         };
         let ino = state.table.free_number(Table::number_hint(&key));
         let body = Mutex::new(Body::stream(&self.contents));

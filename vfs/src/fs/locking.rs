@@ -7,6 +7,7 @@
 //! - a call that is refused has changed nothing;
 //! - whatever the locks say, a save over a version its program has not seen stands beside that version.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::file::{FileNode, Meta};
 use crate::handles::FileHandle;
 use crate::inode::NodeKind;
 use crate::loaded::Loaded;
-use crate::process::{self, Process, ProcessId, Processes, Program, Watch};
+use crate::process::{self, Process, Processes, Program, Watch};
 use crate::traits::{ABOVE_MAX, Happening, Hold, Holder, Locks, Scope, Spot};
 use crate::uses::{About, Change, Uses};
 
@@ -48,11 +49,11 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn new(locks: Arc<dyn Locks>) -> std::io::Result<Self> {
+    pub(super) fn new(locks: Arc<dyn Locks>, spool_dir: &Path) -> std::io::Result<Self> {
         Ok(Self {
             locks,
             processes: Processes::default(),
-            loaded: Mutex::default(),
+            loaded: Mutex::new(Loaded::restored(spool_dir)),
             uses: Mutex::default(),
             watch: Watch::new()?,
         })
@@ -409,7 +410,7 @@ impl Core {
         let stale = state.stale_saves.remove(&name.key);
         let version = version?;
         if let Some(saver) = saver {
-            self.work.loaded.lock().note(saver, &name.key, &[version]);
+            self.note_loaded(saver, &name.key, &[version]);
         }
         let is_file = matches!(name.value, DraftValue::File { .. });
         let register = register_of(&name.key).filter(|_| stale && is_file)?;
@@ -417,11 +418,17 @@ impl Core {
     }
 
     /// A process has a file in front of it as it is now.
-    fn loads(&self, by: ProcessId, meta: &Meta) {
+    fn loads(&self, by: Process, meta: &Meta) {
         let Some(place) = &meta.place else { return };
         if meta.below.resolves.is_none() && meta.below.live && !meta.dirty {
-            self.work.loaded.lock().note(by, &place.key, &meta.below.bases);
+            self.note_loaded(by, &place.key, &meta.below.bases);
         }
+    }
+
+    fn note_loaded(&self, by: Process, key: &Key, versions: &[VersionId]) {
+        let mut loaded = self.work.loaded.lock();
+        loaded.note(by, key, versions);
+        loaded.keep(&self.config.spool_dir);
     }
 
     /// A process opened a file to read it.
@@ -430,7 +437,7 @@ impl Core {
         let register = {
             let meta = file.meta.lock();
             if meta.len <= SMALL_LEN || meta.is_read_whole() {
-                self.loads(by.id, &meta);
+                self.loads(by, &meta);
             }
             let place = meta.place.as_ref();
             place
@@ -460,7 +467,7 @@ impl Core {
             && handle.reads
             && meta.is_read_whole()
         {
-            self.loads(by.id, &meta);
+            self.loads(by, &meta);
         }
     }
 
@@ -470,7 +477,7 @@ impl Core {
         let meta = handle.node.meta.lock();
         let (Some(by), Some(place)) = (handle.by, &meta.place) else { return };
         if meta.is_read_whole() && self.work.loaded.lock().get(by.id, &place.key).is_none() {
-            self.loads(by.id, &meta);
+            self.loads(by, &meta);
         }
     }
 }

@@ -93,6 +93,7 @@ pub(super) fn recovered(
         other => OpenError::Spool(Box::new(other)),
     })?;
     let opened: Timestamp = clock.wall();
+    let work = super::locking::Work::new(locks, &config.spool_dir).map_err(OpenError::Thread)?;
     let core = Core {
         config,
         tree,
@@ -111,7 +112,7 @@ pub(super) fn recovered(
         opened,
         left: Mutex::new(left),
         listings: super::past::Listings::default(),
-        work: super::locking::Work::new(locks).map_err(OpenError::Thread)?,
+        work,
     };
     if recovered.cut {
         tracing::warn!(

@@ -143,7 +143,7 @@ impl Core {
         if writes {
             meta.writers += 1;
             meta.writer_tid = caller.tid;
-            meta.saver = by.map(|by| by.id);
+            meta.saver = by;
         }
         Ok(Opened { handle })
     }

@@ -157,7 +157,7 @@ impl Core {
         state.drafts.rename(self.now_ms(), from, to, value);
         state.savers.remove(&from_key);
         match by {
-            Some(by) => state.savers.insert(to_key.clone(), by.id),
+            Some(by) => state.savers.insert(to_key.clone(), by),
             None => state.savers.remove(&to_key),
         };
         if let Some(target) = target {

@@ -293,6 +293,33 @@ fn a_save_over_what_the_program_has_not_seen_stands_beside_it() {
 }
 
 #[test]
+fn an_editor_that_outlives_the_daemon_saves_over_nothing_it_has_not_seen() {
+    for save in [overwrite, replace] {
+        let mut world = world("x.blend");
+        let editor = Program::editor();
+        load(&world, editor.caller(), "x.blend");
+        let one = version(&world, "x.blend");
+        world.crash();
+        other_saves(&world, "x.blend", b"theirs", vec![one]);
+        world.crash();
+        save(&world, editor.caller(), "x.blend", b"mine");
+        world.pass(3_000);
+        assert_eq!(world.published("x.blend").unwrap(), b"theirs");
+        assert_eq!(world.published("x.blend (conflict 1)").unwrap(), b"mine");
+        // What came of its own save it has seen, also when a daemon ended in between.
+        world.crash();
+        load(&world, editor.caller(), "x.blend");
+        save(&world, editor.caller(), "x.blend", b"both");
+        world.pass(100);
+        world.crash();
+        save(&world, editor.caller(), "x.blend", b"more");
+        world.pass(3_000);
+        assert_eq!(world.published("x.blend").unwrap(), b"more");
+        assert_eq!(world.drive.names(DirId::ROOT), ["x.blend", "x.blend (conflict 1)"]);
+    }
+}
+
+#[test]
 fn removing_what_the_program_has_not_seen_removes_nothing() {
     let world = world("x");
     let program = Program::start();

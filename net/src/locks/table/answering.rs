@@ -104,7 +104,7 @@ impl Table {
     }
 
     fn decide_about(&mut self, key: Key, entry: Entry) -> Verdict {
-        let rank = self.rank(entry.priority, key.0);
+        let rank = (entry.priority, key.0);
         let mut overlapping = self.book.overlapping(&entry.scope, &entry.chain);
         overlapping.retain(|other| other.0 != key.0);
         let (own, others): (Vec<Key>, Vec<Key>) =

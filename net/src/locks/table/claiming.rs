@@ -193,7 +193,7 @@ impl Table {
             whole: denial.unreachable == 0,
             unreachable: denial.unreachable,
         };
-        let better = self.rank(denial.priority, denial.holder) < self.rank_of(&key);
+        let better = (denial.priority, denial.holder) < self.rank_of(&key);
         let sure = denial.holder == from && denial.stage == Stage::Held;
         if let Some(mine) = self.mine.get_mut(&id) {
             mine.granted.remove(&from);
