@@ -21,7 +21,7 @@ use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xatt
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 5;
+pub(crate) const STATE_FORMAT: u32 = 6;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {

@@ -300,25 +300,37 @@ impl<'a> Rules<'a> {
     }
 
     /// Whether `other` already replaces what `head` says: the version that `head` changed attributes
-    /// of, or one equal to it that was based on all it is based on.
+    /// of, or one equal to it that was based on all it is based on. If `head` has replaced other bytes on the way, `other`
+    /// must have seen these too: else it would bring back what was replaced.
     fn is_quiet(&self, head: &VersionRec, other: &Candidate) -> Result<bool, StateError> {
-        let mut kept = BTreeSet::new();
+        let (mut kept, mut foreign) = (BTreeSet::new(), BTreeSet::new());
         let mut queue = vec![head.clone()];
         while let Some(rec) = queue.pop() {
             for id in &rec.bases {
-                if kept.len() < ANCESTORS_MAX
-                    && let Some(base) = load_version(self.kv, id)?
-                    && base.same() == head.same()
-                    && kept.insert(*id)
-                {
+                if kept.len() >= ANCESTORS_MAX {
+                    break;
+                }
+                let Some(base) = load_version(self.kv, id)? else { continue };
+                if base.same() != head.same() {
+                    foreign.extend(base.is_leaf().then_some(*id));
+                } else if kept.insert(*id) {
                     queue.push(base);
                 }
             }
         }
-        self.find_ancestor(other, None, |id, past| {
+        let replaced = self.find_ancestor(other, None, |id, past| {
             let equal = past.same() == head.same();
             equal && (kept.contains(id) || head.bases.iter().all(|base| past.bases.contains(base)))
-        })
+        })?;
+        if !replaced {
+            return Ok(false);
+        }
+        for id in foreign {
+            if id != other.id && !self.builds_on(other, &id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn base_with_same(
@@ -526,7 +538,9 @@ impl<'a> Rules<'a> {
                 _ => false,
             };
             let saves = elsewhere && other.is_leaf() && other.same() != head.rec.same();
-            if saves && self.replaces_same(&other, head.rec.same())? {
+            let backup = saves && self.replaces_same(&other, head.rec.same())?;
+            // Each has taken the other's place: nothing was saved, and nothing is a backup of anything.
+            if backup && !self.replaces_same(&head.rec, other.same())? {
                 return Ok(true);
             }
         }

@@ -55,13 +55,7 @@ impl Loaded {
         self.note_any(process, key, versions, true);
     }
 
-    fn note_any(
-        &mut self,
-        process: ProcessId,
-        key: &Key,
-        versions: &[VersionId],
-        document: bool,
-    ) {
+    fn note_any(&mut self, process: ProcessId, key: &Key, versions: &[VersionId], document: bool) {
         let of = (process, key.clone());
         if self.by.get(&of).is_some_and(|load| load.versions == versions) {
             return;

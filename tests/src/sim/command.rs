@@ -23,8 +23,8 @@ const TWICE_EVERY: u64 = 50;
 const CANARY_SEEDS: u64 = 1000;
 
 const USAGE: &str =
-    "usage: sim run [--seeds A..B] [--steps N] [--threads N] [--minutes M] [--events N] [--go-on]
-       sim replay SEED [--steps N] [--trace] [--short]
+    "usage: sim run [--seeds A..B] [--steps N] [--threads N] [--minutes M] [--events N] [--go-on] [--locks]
+       sim replay SEED [--steps N] [--trace] [--short] [--locks]
        sim canaries [--seeds N] [--steps N] [--threads N] [NAME...]";
 
 struct Options {
@@ -36,6 +36,8 @@ struct Options {
     go_on: bool,
     trace: bool,
     short: bool,
+    /// Programs ask for session locks in every seed.
+    locks: bool,
     words: Vec<String>,
 }
 
@@ -49,6 +51,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
         go_on: false,
         trace: false,
         short: false,
+        locks: false,
         words: Vec::new(),
     };
     let mut rest = arguments.iter();
@@ -68,6 +71,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
             "--go-on" => options.go_on = true,
             "--trace" => options.trace = true,
             "--short" => options.short = true,
+            "--locks" => options.locks = true,
             word if word.starts_with("--") => return None,
             word => options.words.push(word.to_owned()),
         }
@@ -95,6 +99,11 @@ pub fn main(arguments: &[String]) -> u8 {
             2
         }
     }
+}
+
+fn plan_of(seed: u64, options: &Options) -> Plan {
+    let plan = Plan::of(seed, options.steps);
+    Plan { session_locks: plan.session_locks || options.locks, ..plan }
 }
 
 /// What all threads have seen.
@@ -125,10 +134,10 @@ fn run_many(options: &Options) -> u8 {
                     if seed >= to || enough {
                         break;
                     }
-                    let outcome = run(Plan::of(seed, options.steps), Telling::Hash);
+                    let outcome = run(plan_of(seed, options), Telling::Hash);
                     let mut broken = outcome.broken;
                     if seed.is_multiple_of(TWICE_EVERY) && broken.is_none() {
-                        let again = run(Plan::of(seed, options.steps), Telling::Hash);
+                        let again = run(plan_of(seed, options), Telling::Hash);
                         if again.trace != outcome.trace {
                             let what = "the same seed went another way".to_owned();
                             broken = Some(Broken { code: "S4", what });
@@ -192,7 +201,7 @@ fn replay(options: &Options) -> u8 {
         return 2;
     };
     println!("seed {seed}");
-    let mut plan = Plan::of(seed, options.steps);
+    let mut plan = plan_of(seed, options);
     let found = run(plan.clone(), Telling::Hash).broken;
     if options.short
         && let Some(broken) = &found
@@ -224,11 +233,9 @@ fn canaries(_options: &Options) -> u8 {
 
 #[cfg(debug_assertions)]
 fn canaries(options: &Options) -> u8 {
-    use journal::canary::Canary;
-    let named = |canary: &Canary| {
-        options.words.is_empty() || options.words.iter().any(|w| *w == format!("{canary:?}"))
-    };
-    let wanted: Vec<Canary> = Canary::ALL.into_iter().filter(named).collect();
+    use super::canaries::Bug;
+    let named = |bug: &Bug| options.words.is_empty() || options.words.contains(&bug.name());
+    let wanted: Vec<Bug> = Bug::all().into_iter().filter(named).collect();
     let seeds = if options.seeds.1 == u64::MAX { CANARY_SEEDS } else { options.seeds.1 };
     println!("seeds from {}, at most {seeds} each", options.seeds.0);
     let next = AtomicU64::new(0);
@@ -236,19 +243,20 @@ fn canaries(options: &Options) -> u8 {
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
-                while let Some(canary) =
+                while let Some(bug) =
                     wanted.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied()
                 {
                     let first = options.seeds.0;
-                    let life = super::canaries::hunt(canary, first, seeds, options.steps);
+                    let life = super::canaries::hunt(bug, first, seeds, options.steps);
+                    let name = bug.name();
                     match life.found {
                         Some((seed, broken)) => println!(
-                            "{canary:?}: survived {} seeds, found by {seed}: {}",
+                            "{name}: survived {} seeds, found by {seed}: {}",
                             life.survived, broken.code
                         ),
                         None => {
                             missed.fetch_add(1, Ordering::Relaxed);
-                            println!("{canary:?}: NOT FOUND in {seeds} seeds");
+                            println!("{name}: NOT FOUND in {seeds} seeds");
                         }
                     }
                 }

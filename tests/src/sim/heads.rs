@@ -90,13 +90,19 @@ impl Oracle {
 
     pub(super) fn quiet(&self, h: &VersionId, other: &VersionId) -> bool {
         let (v, o) = (&self.versions[h], &self.versions[other]);
-        let (mut kept, mut queue) = (BTreeSet::new(), v.bases.clone());
+        let (mut kept, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        let mut queue = v.bases.clone();
         while let Some(b) = queue.pop() {
-            if self.versions[&b].thing == v.thing && kept.insert(b) {
+            if self.versions[&b].thing != v.thing {
+                foreign.extend(self.leaf(&b).then_some(b));
+            } else if kept.insert(b) {
                 queue.extend(&self.versions[&b].bases);
             }
         }
+        let mut seen = self.ancestors(other);
+        seen.insert(*other);
         v.thing != o.thing
+            && foreign.is_subset(&seen)
             && self.ancestors(other).iter().any(|x| {
                 let past = &self.versions[x];
                 past.thing == v.thing
@@ -104,7 +110,12 @@ impl Oracle {
             })
     }
 
-    pub(super) fn official(&self, all: &[VersionId], quiet: &[VersionId], here: &[DirId]) -> Vec<VersionId> {
+    pub(super) fn official(
+        &self,
+        all: &[VersionId],
+        quiet: &[VersionId],
+        here: &[DirId],
+    ) -> Vec<VersionId> {
         let mut off: Vec<VersionId> = Vec::new();
         for id in all {
             let v = &self.versions[id];
@@ -148,6 +159,10 @@ impl Oracle {
                 && o.reg != v.reg
                 && self.leaf(id)
                 && o.thing != v.thing
+                && !v.bases.iter().any(|b| {
+                    let b = &self.versions[b];
+                    b.thing == o.thing && b.reg == v.reg
+                })
                 && o.bases.iter().any(|b| {
                     let b = &self.versions[b];
                     b.thing == v.thing && b.reg == o.reg

@@ -191,12 +191,7 @@ impl World {
     }
 
     /// Something was said to `who`.
-    pub(crate) fn hear_word(
-        &mut self,
-        who: Who,
-        peer: Who,
-        frame: &[u8],
-    ) -> Result<(), Broken> {
+    pub(crate) fn hear_word(&mut self, who: Who, peer: Who, frame: &[u8]) -> Result<(), Broken> {
         let (now, at, device) = (self.lock_now(who), self.now, self.devices[peer].id);
         let message = net::wire::locks::LockMessage::decode(frame.get(4..).unwrap_or_default());
         if let Ok(message) = &message {

@@ -420,7 +420,8 @@ impl World {
         let (peer, who) = (conn.ends[from], conn.ends[1 - from]);
         let still = conn.words[from].clogged || self.is_blocked(peer, who);
         let link = self.devices[who].sessions.get(&peer).is_some_and(|link| link.conn == id);
-        let early = !link && from == 0 && !conn.open[1] && !conn.words[1].cut;
+        // Not accepted yet: it waits, as it does in a socket.
+        let early = !link && from == 0 && !conn.open[1];
         let member = self.sees_member(who, peer);
         let Some(conn) = self.net.conns.get_mut(&id) else { return Ok(()) };
         if still || early {

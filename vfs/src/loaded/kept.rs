@@ -60,9 +60,8 @@ impl Loaded {
     fn write(&mut self, dir: &Path) -> io::Result<()> {
         let Some(boot) = boot() else { return Ok(()) };
         self.editors.retain(|id| is_alive(*id));
-        let of_editors = self.by.iter().filter(|((id, _), load)| {
-            load.document && self.editors.contains(id)
-        });
+        let of_editors =
+            self.by.iter().filter(|((id, _), load)| load.document && self.editors.contains(id));
         let row = |((id, key), load): (&(ProcessId, Key), &super::Load)| Row {
             tgid: id.tgid,
             start: id.start,
@@ -150,7 +149,8 @@ mod tests {
         let mut other = good.clone();
         // The first letter of the boot's name.
         other[2] = if other[2] == b'z' { b'y' } else { b'z' };
-        for bytes in [other, vec![], vec![VERSION], vec![9, 9, 9], good[..good.len() / 2].to_vec()] {
+        for bytes in [other, vec![], vec![VERSION], vec![9, 9, 9], good[..good.len() / 2].to_vec()]
+        {
             fs::write(&path, bytes).unwrap();
             assert_eq!(Loaded::restored(dir.path()).get(me.id, &key("a.blend")), None);
         }

@@ -242,6 +242,7 @@ const TABLE: &[super::Scenario<'_>] = &[
         A: break x
         together
         = x v0
+        = x!B w0
         = y v0
         = history y v0 w0",
     ),

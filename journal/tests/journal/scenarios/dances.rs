@@ -183,6 +183,19 @@ const TABLE: &[super::Scenario<'_>] = &[
         = s!B stale
         = s1 v0",
     ),
+    (
+        "two names exchanged, against a save of one",
+        "
+        A: write a va; write b vb
+        cut A
+        B: write a bob
+        wait 1s
+        A: xchg a b
+        together B A
+        = a bob
+        = a!A vb
+        = b va",
+    ),
 ];
 
 #[test]

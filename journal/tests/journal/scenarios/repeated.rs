@@ -240,6 +240,46 @@ const TABLE: &[super::Scenario<'_>] = &[
         = x bob
         = \"x (conflict B #)\" fixed",
     ),
+    (
+        "away and back, and the same saved from memory",
+        "
+        A: write y t
+        A: load y
+        A: mv y z
+        A: mv z y
+        A: save y t
+        = y t",
+    ),
+    (
+        "away and back, and another saved from memory meanwhile",
+        "
+        A: write y t
+        cut B
+        B: write y u
+        A: load y
+        A: mv y z
+        A: mv z y
+        A: save y t
+        A= y t
+        together
+        = y t
+        = y!B u",
+    ),
+    (
+        "away and back over what another saved meanwhile, and an older save from memory",
+        "
+        A: write y t
+        A: load y
+        cut B
+        B: write y u
+        A: mv y z
+        together
+        A: mv z y
+        A= y t
+        A: save y v
+        = y t
+        = y!A v",
+    ),
 ];
 
 #[test]

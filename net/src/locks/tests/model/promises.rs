@@ -12,7 +12,8 @@ pub(super) const L3: &str = "L3: nobody believes in a lock that it slept on";
 pub(super) const L4: &str = "L4: what a crashed device held is free after the lease";
 pub(super) const L6: &str = "L6: of many at once exactly one gets it, if nothing is lost";
 pub(super) const BOUNDED: &str = "L5: a claim is decided in its time";
-pub(super) const L8: &str = "L8: when all is said everybody knows who holds it, and nobody who does not";
+pub(super) const L8: &str =
+    "L8: when all is said everybody knows who holds it, and nobody who does not";
 
 /// All of them.
 pub(super) fn all() -> Vec<Property<Bounds>> {
