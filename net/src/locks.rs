@@ -90,6 +90,8 @@ pub struct Foreign {
     pub whole: bool,
     /// How many of them have not.
     pub unreachable: u32,
+    /// Whether it is for everything below a directory.
+    pub below: bool,
 }
 
 /// What became of a claim.

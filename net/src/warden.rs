@@ -179,10 +179,13 @@ impl Warden {
                         Err(_) => drop(std::thread::spawn(judge)),
                     }
                 }
-                Effect::Decided { id, outcome } => {
-                    for waiter in state.waiting.remove(&id).unwrap_or_default() {
-                        // Whoever asked may have given up.
-                        let _ = waiter.send(outcome);
+                Effect::Decided { id, scope, outcome } => {
+                    let waiting = state.waiting.remove(&id).unwrap_or_default().into_iter();
+                    let heard =
+                        waiting.map(|waiter| waiter.send(outcome)).filter(Result::is_ok).count();
+                    // Whoever asked did not wait: it believes that it has it.
+                    if heard == 0 && matches!(outcome, LockOutcome::Denied(_)) {
+                        self.tell(Event::LockLost(scope));
                     }
                 }
                 Effect::Lost(scope) => self.tell(Event::LockLost(scope)),

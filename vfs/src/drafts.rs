@@ -249,6 +249,17 @@ impl Drafts {
         self.names.get(&dir).into_iter().flatten()
     }
 
+    /// Whether a name's draft changes nothing but attributes of what is published.
+    pub fn is_of_attributes(&self, key: &Key) -> bool {
+        self.get(key).is_some_and(|draft| match &draft.value {
+            DraftValue::File { value, rests_on } => {
+                let settled = draft.flight == Flight::Grounded && !draft.aside;
+                settled && draft.live_below && *rests_on == Some(value.content)
+            }
+            _ => false,
+        })
+    }
+
     /// Whether a name's draft is a whole save: a file, and nothing it goes with is missing or unfinished at the moment.
     pub fn is_whole_save(&self, key: &Key) -> bool {
         let Some(draft) = self.get(key) else { return false };

@@ -57,8 +57,8 @@ pub(crate) struct Meta {
     pub(crate) writer_tid: u32,
     /// The process of that thread.
     pub(crate) saver: Option<Process>,
-    /// Bytes read of it by anybody: what the kernel may have by now.
-    pub(crate) read_bytes: u64,
+    /// Bytes read or written of it by anybody: what the kernel may have by now.
+    pub(crate) cached_bytes: u64,
     /// How the spool log describes it, if it does, as unfinished.
     pub(crate) logged: Option<Box<Unfinished>>,
     /// When it was last handed to the drafts, or its first byte after that was changed, monotonic milliseconds.
@@ -117,15 +117,15 @@ impl Meta {
             writers: 0,
             writer_tid: 0,
             saver: None,
-            read_bytes: 0,
+            cached_bytes: 0,
             logged: None,
             published_ms: 0,
         }
     }
 
-    /// Whether so much of it was read that the kernel may answer for the rest.
-    pub(crate) fn is_read_whole(&self) -> bool {
-        self.read_bytes >= self.len - self.len / 10
+    /// Whether so much of it was read or written that the kernel may answer for the rest.
+    pub(crate) fn is_cached_whole(&self) -> bool {
+        self.cached_bytes >= self.len - self.len / 10
     }
 
     /// The value to publish with this content.

@@ -332,7 +332,7 @@ impl Filesystem for Fuse {
                     &file_attr(&entry.attr),
                     Generation(0),
                     FileHandle(opened.handle),
-                    FopenFlags::FOPEN_KEEP_CACHE,
+                    reply::cache_of(&opened),
                 ),
                 Err(error) => reply.error(error_of(&error)),
             };

@@ -16,7 +16,6 @@ use crate::error::FsError;
 use crate::file::FileNode;
 use crate::past::PastId;
 use crate::process::Process;
-use crate::traits::Scope;
 
 /// Most handles open at one time.
 pub(crate) const HANDLES_MAX: usize = 1 << 20;
@@ -28,10 +27,19 @@ pub(crate) struct FileHandle {
     pub(crate) writes: bool,
     /// Who opened it: writes cannot be attributed, opens can.
     pub(crate) by: Option<Process>,
-    /// The lock it is written under.
-    pub(crate) lock: Option<Scope>,
+    /// What its process may come to have in front of it by this handle.
+    pub(crate) loading: Loading,
     /// Where the last read ended and how far was read ahead.
     pub(crate) ahead: Mutex<Ahead>,
+}
+
+/// What reading through a handle shows.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    /// Its process had another one in front of it: only what is read through this handle shows that it looked again.
+    pub(crate) doubts: bool,
+    /// Bytes read through it.
+    pub(crate) read_bytes: AtomicU64,
 }
 
 /// How a handle is read.
@@ -78,6 +86,18 @@ pub(crate) struct Handles {
 impl Handles {
     pub(crate) fn new() -> Self {
         Self { files: RwLock::default(), dirs: RwLock::default(), next: AtomicU64::new(1) }
+    }
+
+    /// Whether any file is open for writing.
+    pub(crate) fn is_written(&self) -> bool {
+        self.files.read().values().any(|handle| handle.writes)
+    }
+
+    /// Files that are open for writing, and by whom.
+    pub(crate) fn written(&self) -> Vec<(Arc<FileNode>, Option<Process>)> {
+        let files = self.files.read();
+        let written = files.values().filter(|handle| handle.writes);
+        written.map(|handle| (handle.node.clone(), handle.by)).collect()
     }
 
     fn number(&self) -> u64 {

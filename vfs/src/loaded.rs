@@ -5,7 +5,7 @@
 //!
 //! Leaves out: what of it lasts longer than the daemon (`kept`), what counts as reading ([`crate::fs`]), and what follows from a stale save (the journal).
 //!
-//! Invariants: at most [`LOADED_MAX`] are remembered, the oldest are forgotten first; a process of which nothing is
+//! Invariants: at most [`LOADED_MAX`] are remembered; what ended processes had is forgotten first; a process of which nothing is
 //! remembered is taken to know what stands there now.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -14,7 +14,7 @@ use journal::id::VersionId;
 
 use crate::documents::is_document_name;
 use crate::drafts::Key;
-use crate::process::{Process, ProcessId, Program};
+use crate::process::{Process, ProcessId, Program, is_alive};
 
 mod kept;
 
@@ -71,13 +71,30 @@ impl Loaded {
         if self.order.len() > 2 * LOADED_MAX {
             self.order.retain(counts);
         }
-        while self.by.len() > LOADED_MAX {
-            let Some((process, key, turn)) = self.order.pop_front() else { return };
+        if self.by.len() > LOADED_MAX {
+            self.make_room();
+        }
+    }
+
+    /// Forgets a quarter: first what processes had that have ended, then the oldest, and documents of editors only when
+    /// nothing else is left.
+    fn make_room(&mut self) {
+        let mut alive: HashMap<ProcessId, bool> = HashMap::new();
+        self.by
+            .retain(|(process, _), _| *alive.entry(*process).or_insert_with(|| is_alive(*process)));
+        let spared = self.by.values().filter(|load| load.document).count();
+        let left = (LOADED_MAX - LOADED_MAX / 4).max(spared.min(LOADED_MAX));
+        let mut kept = VecDeque::new();
+        while let Some((process, key, turn)) = self.order.pop_front() {
             let of = (process, key);
-            if self.by.get(&of).is_some_and(|load| load.turn == turn) {
+            let Some(load) = self.by.get(&of).filter(|load| load.turn == turn) else { continue };
+            if self.by.len() > left && (!load.document || spared > LOADED_MAX) {
                 self.by.remove(&of);
+            } else {
+                kept.push_back((of.0, of.1, turn));
             }
         }
+        self.order = kept;
     }
 
     /// What the process has loaded of this name.
@@ -89,6 +106,7 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::Processes;
     use journal::id::{DirId, EntryId};
 
     fn version(n: u32) -> VersionId {
@@ -104,22 +122,34 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_load_counts_and_the_oldest_is_forgotten() {
-        let (a, b) = (ProcessId { tgid: 1, start: 1 }, ProcessId { tgid: 1, start: 2 });
+    fn the_latest_load_counts_and_what_ended_processes_had_is_forgotten_first() {
+        let me = Processes::default().of(std::process::id()).unwrap();
+        let editor = Process { program: Program::Editor, ..me };
+        let ended = process(ProcessId { start: me.id.start + 1, ..me.id });
+        let document = Key::new(DirId::ROOT, &"scene.blend".parse().unwrap());
         let mut loaded = Loaded::default();
-        loaded.note(process(a), &key(0), &[version(1)]);
-        loaded.note(process(a), &key(0), &[version(2)]);
-        assert_eq!(loaded.get(a, &key(0)), Some(&[version(2)][..]));
-        assert_eq!(loaded.get(b, &key(0)), None);
-        for n in 0..LOADED_MAX {
-            loaded.note(process(b), &key(n), &[version(1)]);
+        loaded.note(me, &key(0), &[version(1)]);
+        loaded.note(me, &key(0), &[version(2)]);
+        loaded.note(editor, &document, &[version(3)]);
+        assert_eq!(loaded.get(me.id, &key(0)), Some(&[version(2)][..]));
+        assert_eq!(loaded.get(ended.id, &key(0)), None);
+        // Many programs that read a lot and end forget nothing of one that lives.
+        for n in 0..2 * LOADED_MAX {
+            loaded.note(ended, &key(n), &[version(1)]);
         }
-        assert_eq!(loaded.get(a, &key(0)), None);
-        assert!(loaded.get(b, &key(0)).is_some());
+        assert!(loaded.by.len() <= LOADED_MAX && loaded.get(me.id, &key(0)).is_some());
+        // One that reads a lot and lives forgets what is old, and no document of an editor.
+        for n in 1..2 * LOADED_MAX {
+            loaded.note(me, &key(n), &[version(1)]);
+        }
+        assert!(loaded.by.len() <= LOADED_MAX);
+        assert_eq!(loaded.get(me.id, &key(0)), None);
+        assert_eq!(loaded.get(me.id, &document), Some(&[version(3)][..]));
         // Noting one name over and over forgets no other, and takes no more room.
+        let before = loaded.by.len();
         for n in 0..5 * LOADED_MAX {
-            loaded.note(process(b), &key(1), &[version(n as u32)]);
+            loaded.note(me, &key(2 * LOADED_MAX - 1), &[version(n as u32)]);
         }
-        assert!(loaded.order.len() <= 2 * LOADED_MAX + 1 && loaded.by.len() == LOADED_MAX);
+        assert!(loaded.order.len() <= 2 * LOADED_MAX + 1 && loaded.by.len() == before);
     }
 }

@@ -49,6 +49,9 @@ const EDITORS: [&str; 22] = [
     "EXCEL",
 ];
 
+/// Programs that have such a name and only look.
+const NO_EDITORS: [&str; 1] = ["blender-thumb"];
+
 /// A thread group and when it started, clock ticks since the system's start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct ProcessId {
@@ -76,10 +79,18 @@ pub(crate) struct Process {
     pub(crate) program: Program,
 }
 
+/// A thread that was looked at.
+struct Known {
+    start: u64,
+    /// A program that takes the place of another in its process has another name.
+    name: String,
+    process: Process,
+}
+
 /// Tells processes by their threads.
 #[derive(Default)]
 pub(crate) struct Processes {
-    known: Mutex<HashMap<u32, (u64, Process)>>,
+    known: Mutex<HashMap<u32, Known>>,
 }
 
 impl Processes {
@@ -89,17 +100,18 @@ impl Processes {
             return None;
         }
         let thread = Stat::read(tid)?;
-        if let Some((start, process)) = self.known.lock().get(&tid)
-            && *start == thread.start
+        if let Some(known) = self.known.lock().get(&tid)
+            && known.start == thread.start
+            && known.name == thread.name
         {
-            return Some(*process);
+            return Some(known.process);
         }
         let process = look_up(tid, &thread)?;
         let mut known = self.known.lock();
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(tid, (thread.start, process));
+        known.insert(tid, Known { start: thread.start, name: thread.name, process });
         Some(process)
     }
 }
@@ -109,9 +121,13 @@ fn look_up(tid: u32, thread: &Stat) -> Option<Process> {
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
     let leader = if tgid == tid { None } else { Some(Stat::read(tgid)?) };
     let leader = leader.as_ref().unwrap_or(thread);
-    let editor = EDITORS.iter().any(|name| leader.name.starts_with(name));
-    let program = if editor { Program::Editor } else { Program::Other };
+    let program = if is_editor(&leader.name) { Program::Editor } else { Program::Other };
     Some(Process { id: ProcessId { tgid, start: leader.start }, program })
+}
+
+fn is_editor(name: &str) -> bool {
+    let starts = |list: &[&str]| list.iter().any(|known| name.starts_with(known));
+    starts(&EDITORS) && !starts(&NO_EDITORS)
 }
 
 /// Whether a process has not ended; one that only waits to be reaped has.

@@ -187,6 +187,8 @@ pub struct Holder {
     pub refuses: bool,
     /// Whether it is this device.
     pub own: bool,
+    /// Whether it is part of everything below a directory, which nobody holds for longer than a burst of work.
+    pub below: bool,
 }
 
 /// What the user should be told at once.
@@ -198,6 +200,8 @@ pub enum Happening {
     AlsoOpen(Register, Holder),
     /// A program saved over a version it had not seen; its save is this version, beside that one.
     StaleSave(Register, VersionId),
+    /// A program removed a name where a version stood that it had not seen; that version stays.
+    StaleRemoval(Register),
 }
 
 /// Why a checkout was not taken or given back.

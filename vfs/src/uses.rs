@@ -5,9 +5,12 @@
 //! Leaves out: asking the others ([`crate::traits::Locks`]), which calls need a lock ([`crate::fs`]).
 //!
 //! Invariants:
-//! - a lock is used while a handle for writing under it is open, or a process that changed something under it lives and
-//!   did so within its idle time. Only editors have any, for the documents people work on in them: a program that has
+//! - a lock is used while a file under its name is open for writing, or a process that changed something under it lives
+//!   and did so within its idle time. Only editors have any, for the documents people work on in them: a program that has
 //!   closed a file and lives on (a shell, a script, a file manager) keeps nobody out;
+//! - a lock for all below a directory lasts no longer than the burst it was taken for, whatever is open: then the names that
+//!   are open have locks of their own. Nothing is ever taken for the whole drive;
+//! - what was lost or refused while it is still used is wanted again ([`Uses::unheld`]);
 //! - at most [`USES_MAX`] are kept; beyond that nothing more is taken, and the base rule alone keeps work apart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,23 +43,23 @@ pub(crate) struct Uses {
     bursts: HashMap<DirId, Burst>,
     /// Documents that editors have opened.
     open: HashMap<Register, BTreeSet<ProcessId>>,
+    /// Counts what calls do with locks.
+    turn: u64,
 }
 
 #[derive(Default)]
 struct Use {
     processes: BTreeMap<Option<ProcessId>, Touch>,
-    /// Open handles for writing.
-    handles: u32,
-    /// Calls that ask for it now: until they know, it is not given back, and covers nothing.
+    /// Calls that have it and are about to open a handle for writing.
+    opening: u32,
+    /// Calls that ask for it now: until they know, it is not given back.
     asking: u32,
+    /// It is ours, or on its way to be.
+    held: bool,
+    /// When a call did something with it last ([`Uses::turn`]).
+    turn: u64,
     /// Somebody took it away: what is saved under it stands beside the official version.
     broken: bool,
-}
-
-impl Use {
-    fn is_used(&self) -> bool {
-        self.handles > 0 || !self.processes.is_empty()
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -72,8 +75,10 @@ impl Touch {
 /// What a process does under a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
-    /// It opens a handle for writing, which is open until [`Uses::closed`].
-    Opened(About),
+    /// It opens a handle for writing: until [`Uses::opened`] the file is not open yet.
+    Opens(About),
+    /// It has a handle for writing open.
+    HasOpen(About),
     /// It puts another file under the name.
     Renamed(About),
     /// It takes the name away, or something of the kind.
@@ -104,6 +109,7 @@ pub(crate) struct Ended {
 }
 
 impl Uses {
+    /// Whether nothing is used.
     pub(crate) fn is_empty(&self) -> bool {
         self.uses.is_empty() && self.open.is_empty()
     }
@@ -112,19 +118,35 @@ impl Uses {
         self.uses.len() >= USES_MAX
     }
 
-    /// The lock in use that covers a name.
+    /// The lock that covers a name.
     pub(crate) fn covering(&self, spot: &Spot) -> Option<Scope> {
-        let covers = |scope: &Scope| self.uses.get(scope).is_some_and(Use::is_used);
-        let name = Scope::Name(spot.register.clone());
-        if covers(&name) {
-            return Some(name);
-        }
-        spot.above.iter().map(|dir| Scope::Below(*dir)).find(covers)
+        let below = || spot.above.iter().map(|dir| Scope::Below(*dir)).find(|s| self.holds(s));
+        self.own_of(spot).or_else(below)
+    }
+
+    /// The lock of a name itself.
+    pub(crate) fn own_of(&self, spot: &Spot) -> Option<Scope> {
+        Some(Scope::Name(spot.register.clone())).filter(|scope| self.holds(scope))
+    }
+
+    fn holds(&self, scope: &Scope) -> bool {
+        self.uses.get(scope).is_some_and(|used| used.held)
     }
 
     /// Whether a lock is used, or asked for now.
     pub(crate) fn is_wanted(&self, scope: &Scope) -> bool {
-        self.uses.contains_key(scope)
+        self.uses.get(scope).is_some_and(|used| used.held || used.asking > 0)
+    }
+
+    /// Names whose lock is used and not ours.
+    pub(crate) fn unheld(&self) -> Vec<Register> {
+        let wanted = |(scope, used): (&Scope, &Use)| match scope {
+            Scope::Name(register) if !used.held && used.asking == 0 => {
+                (!used.processes.is_empty()).then(|| register.clone())
+            }
+            _ => None,
+        };
+        self.uses.iter().filter_map(wanted).collect()
     }
 
     /// A call asks for a lock, until [`Uses::asked`].
@@ -137,7 +159,8 @@ impl Uses {
     pub(crate) fn asked(&mut self, scope: &Scope) {
         let Some(used) = self.uses.get_mut(scope) else { return };
         used.asking = used.asking.saturating_sub(1);
-        if used.asking == 0 && !used.is_used() {
+        let idle = used.asking == 0 && used.opening == 0 && used.processes.is_empty();
+        if idle && !used.held {
             self.uses.remove(scope);
         }
     }
@@ -146,9 +169,8 @@ impl Uses {
     pub(crate) fn wanted(&mut self, now_ms: u64, spot: &Spot) -> Scope {
         let mut scope = Scope::Name(spot.register.clone());
         for dir in &spot.above {
-            // Work in many folders is no reason to keep others out of the whole drive.
-            let whole_drive = *dir == DirId::ROOT && scope != Scope::Name(spot.register.clone());
-            if whole_drive || !self.claims_too_many(now_ms, *dir) {
+            // Whatever happens in it is no reason to keep others out of the whole drive.
+            if *dir == DirId::ROOT || !self.claims_too_many(now_ms, *dir) {
                 break;
             }
             scope = Scope::Below(*dir);
@@ -196,33 +218,59 @@ impl Uses {
         let editor = by.is_some_and(|process| process.program == Program::Editor);
         let idle_ms = match (scope, change) {
             (Scope::Below(_), _) => BELOW_IDLE_MS,
-            (_, Change::Opened(About::Document) | Change::Renamed(About::Document)) if editor => {
+            (_, Change::Opens(About::Document))
+            | (_, Change::HasOpen(About::Document))
+            | (_, Change::Renamed(About::Document))
+                if editor =>
+            {
                 EDITOR_IDLE_MS
             }
             _ => 0,
         };
+        self.turn += 1;
         let used = self.uses.entry(scope.clone()).or_default();
+        used.turn = self.turn;
         let id = by.map(|process| process.id);
         let first = !used.processes.contains_key(&id);
         let touch = used.processes.entry(id).or_insert(Touch::NEVER);
         *touch = Touch { last_ms: now_ms, idle_ms: touch.idle_ms.max(idle_ms) };
-        if matches!(change, Change::Opened(_)) {
-            used.handles = used.handles.saturating_add(1);
+        used.held = true;
+        if matches!(change, Change::Opens(_)) {
+            used.opening = used.opening.saturating_add(1);
         }
         first
     }
 
-    /// A handle that was opened for writing under a lock is closed.
-    pub(crate) fn closed(&mut self, now_ms: u64, scope: &Scope) {
+    /// An editor's document has been published under a name of which it has no lock yet.
+    pub(crate) fn keep_for(&mut self, now_ms: u64, register: &Register, editor: ProcessId) {
+        if self.is_full() {
+            return;
+        }
+        let used = self.uses.entry(Scope::Name(register.clone())).or_default();
+        let touch = Touch { last_ms: now_ms, idle_ms: EDITOR_IDLE_MS };
+        used.processes.insert(Some(editor), touch);
+    }
+
+    /// A process is done with a document.
+    pub(crate) fn done(&mut self, register: &Register, by: ProcessId) {
+        if let Some(used) = self.uses.get_mut(&Scope::Name(register.clone())) {
+            used.processes.remove(&Some(by));
+        }
+    }
+
+    /// A call that was about to open a handle for writing is over.
+    pub(crate) fn opened(&mut self, now_ms: u64, scope: &Scope) {
+        self.turn += 1;
         if let Some(used) = self.uses.get_mut(scope) {
-            used.handles = used.handles.saturating_sub(1);
+            used.turn = self.turn;
+            used.opening = used.opening.saturating_sub(1);
             for touch in used.processes.values_mut() {
                 touch.last_ms = now_ms;
             }
         }
     }
 
-    /// Locks for all below a directory are kept no longer than their handles are open.
+    /// Locks for all below a directory end now.
     pub(crate) fn end_bursts(&mut self) {
         for (scope, used) in &mut self.uses {
             if matches!(scope, Scope::Below(_)) {
@@ -231,22 +279,22 @@ impl Uses {
         }
     }
 
-    /// The lock is held no more: whoever changes something under it next asks for it again.
-    pub(crate) fn forget(&mut self, scope: &Scope) {
-        self.uses.remove(scope);
+    /// The lock is somebody else's, or nobody's.
+    pub(crate) fn lost(&mut self, scope: &Scope) {
+        if let Some(used) = self.uses.get_mut(scope) {
+            used.held = false;
+        }
     }
 
     /// Somebody took the lock of a name away from those who use it.
-    pub(crate) fn break_it(&mut self, scope: &Scope) {
-        if let Some(used) = self.uses.get_mut(scope) {
-            used.broken = true;
-        }
+    pub(crate) fn break_it(&mut self, register: &Register) {
+        let used = self.uses.entry(Scope::Name(register.clone())).or_default();
+        (used.broken, used.held) = (true, false);
     }
 
     /// Whether it was taken away and is still used.
     pub(crate) fn is_broken(&self, spot: &Spot) -> bool {
-        let covering = self.covering(spot);
-        covering.and_then(|scope| self.uses.get(&scope)).is_some_and(|used| used.broken)
+        self.uses.get(&Scope::Name(spot.register.clone())).is_some_and(|used| used.broken)
     }
 
     /// An editor opened a document; whether it is the first.
@@ -264,18 +312,33 @@ impl Uses {
         users.chain(self.open.values().flatten()).copied().collect()
     }
 
-    /// Lets go of what is not used any more.
-    pub(crate) fn take_ended(&mut self, now_ms: u64, alive: impl Fn(ProcessId) -> bool) -> Ended {
+    /// Changes whenever a call does something with a lock.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Lets go of what is not used any more; `open` are the names of files that were open for writing at or after `turn`.
+    pub(crate) fn take_ended(
+        &mut self,
+        now_ms: u64,
+        (turn, open): (u64, &BTreeSet<Register>),
+        alive: impl Fn(ProcessId) -> bool,
+    ) -> Ended {
         let mut living: HashMap<ProcessId, bool> = HashMap::new();
         let mut lives = |id: ProcessId| *living.entry(id).or_insert_with(|| alive(id));
         let mut ended = Ended::default();
         self.uses.retain(|scope, used| {
+            let is_open = matches!(scope, Scope::Name(register) if open.contains(register));
             used.processes.retain(|process, touch| {
-                now_ms.saturating_sub(touch.last_ms) < touch.idle_ms
-                    && process.is_none_or(&mut lives)
+                if is_open {
+                    touch.last_ms = now_ms;
+                }
+                let idle = now_ms.saturating_sub(touch.last_ms) >= touch.idle_ms;
+                !idle && process.is_none_or(&mut lives)
             });
-            let stays = used.asking > 0 || used.is_used();
-            if !stays {
+            let calls = used.asking > 0 || used.opening > 0 || used.turn > turn;
+            let stays = calls || is_open || !used.processes.is_empty();
+            if !stays && used.held {
                 ended.scopes.push(scope.clone());
             }
             stays
@@ -311,15 +374,27 @@ mod tests {
         Some(Process { id: ProcessId { tgid, start: 1 }, program })
     }
 
+    fn ended(
+        uses: &mut Uses,
+        now_ms: u64,
+        open: &[&str],
+        alive: impl Fn(ProcessId) -> bool,
+    ) -> Ended {
+        let open: BTreeSet<Register> =
+            open.iter().map(|name| spot(name, &[ROOT]).register).collect();
+        let turn = uses.turn();
+        uses.take_ended(now_ms, (turn, &open), alive)
+    }
+
     #[test]
-    fn a_lock_is_used_while_a_handle_is_open_or_somebody_has_the_document_in_memory() {
+    fn a_lock_is_used_while_a_file_is_open_or_somebody_has_the_document_in_memory() {
         let scope = Scope::Name(spot("a", &[ROOT]).register);
-        let (opened, renamed) = (Change::Opened, Change::Renamed);
+        let (opens, renamed) = (Change::Opens, Change::Renamed);
         let (document, other) = (About::Document, About::Other);
         for (program, change, kept_ms) in [
-            (Program::Editor, opened(document), EDITOR_IDLE_MS),
-            (Program::Editor, opened(other), 0),
-            (Program::Other, opened(document), 0),
+            (Program::Editor, opens(document), EDITOR_IDLE_MS),
+            (Program::Editor, opens(other), 0),
+            (Program::Other, opens(document), 0),
             (Program::Editor, renamed(document), EDITOR_IDLE_MS),
             (Program::Other, renamed(document), 0),
             (Program::Other, renamed(other), 0),
@@ -327,26 +402,75 @@ mod tests {
         ] {
             let mut uses = Uses::default();
             uses.touch(0, &scope, process(1, program), change);
-            if matches!(change, Change::Opened(_)) {
-                assert!(uses.take_ended(5, |_| true).scopes.is_empty(), "a handle is open");
-                uses.closed(10, &scope);
+            let mut kept_ms = kept_ms;
+            if matches!(change, Change::Opens(_)) {
+                assert!(ended(&mut uses, 5, &[], |_| true).scopes.is_empty(), "about to be open");
+                uses.opened(6, &scope);
+                assert!(ended(&mut uses, 10, &["a"], |_| true).scopes.is_empty(), "open");
+                kept_ms += if kept_ms > 0 { 10 } else { 0 };
             }
-            let kept_ms = kept_ms + if matches!(change, Change::Opened(_)) { 10 } else { 0 };
-            if kept_ms > 10 {
-                assert!(uses.take_ended(kept_ms - 1, |_| true).scopes.is_empty(), "{change:?}");
+            if kept_ms > 0 {
+                let left = ended(&mut uses, kept_ms - 1, &[], |_| true).scopes;
+                assert!(left.is_empty(), "{change:?}");
             }
-            assert_eq!(
-                uses.take_ended(kept_ms, |_| true).scopes,
-                std::slice::from_ref(&scope),
-                "{change:?}"
-            );
+            let left = ended(&mut uses, kept_ms.max(10), &[], |_| true).scopes;
+            assert_eq!(left, std::slice::from_ref(&scope), "{change:?}");
             assert!(uses.is_empty());
         }
         let mut uses = Uses::default();
         uses.touch(0, &scope, process(1, Program::Editor), renamed(document));
         uses.touch(1, &scope, process(1, Program::Editor), Change::Other);
-        assert!(uses.take_ended(2, |_| true).scopes.is_empty(), "what it was kept for still holds");
-        assert_eq!(uses.take_ended(2, |_| false).scopes, [scope], "it has ended");
+        let left = ended(&mut uses, 2, &[], |_| true).scopes;
+        assert!(left.is_empty(), "what it was kept for still holds");
+        assert_eq!(ended(&mut uses, 2, &[], |_| false).scopes, [scope], "it has ended");
+    }
+
+    #[test]
+    fn what_began_after_the_look_at_open_files_has_not_ended() {
+        let scope = Scope::Name(spot("a", &[ROOT]).register);
+        let mut uses = Uses::default();
+        let turn = uses.turn();
+        uses.touch(0, &scope, process(1, Program::Other), Change::Opens(About::Other));
+        uses.opened(1, &scope);
+        assert!(uses.take_ended(2, (turn, &BTreeSet::new()), |_| true).scopes.is_empty());
+        assert_eq!(ended(&mut uses, 3, &[], |_| true).scopes, [scope]);
+    }
+
+    #[test]
+    fn what_is_lost_while_it_is_used_is_wanted_again() {
+        let at = spot("a", &[ROOT]);
+        let scope = Scope::Name(at.register.clone());
+        let mut uses = Uses::default();
+        uses.touch(0, &scope, process(1, Program::Editor), Change::Renamed(About::Document));
+        uses.lost(&scope);
+        assert_eq!((uses.covering(&at), uses.unheld()), (None, vec![at.register.clone()]));
+        uses.touch(1, &scope, process(1, Program::Editor), Change::HasOpen(About::Document));
+        assert_eq!((uses.covering(&at), uses.unheld()), (Some(scope.clone()), vec![]));
+        // Not ours, and not used: nothing is given back.
+        uses.lost(&scope);
+        assert!(ended(&mut uses, 2, &[], |_| false).scopes.is_empty() && uses.is_empty());
+        // Published by an editor before anybody asked.
+        uses.keep_for(0, &at.register, ProcessId { tgid: 1, start: 1 });
+        assert_eq!(uses.unheld(), [at.register.clone()]);
+        uses.done(&at.register, ProcessId { tgid: 1, start: 1 });
+        assert_eq!(uses.unheld(), []);
+    }
+
+    #[test]
+    fn a_lock_below_a_directory_ends_with_its_burst_whatever_is_open() {
+        let at = spot("a", &[dir(1), ROOT]);
+        let mut uses = Uses::default();
+        uses.touch(
+            0,
+            &Scope::Below(dir(1)),
+            process(1, Program::Other),
+            Change::Opens(About::Other),
+        );
+        uses.opened(1, &Scope::Below(dir(1)));
+        assert!(ended(&mut uses, BELOW_IDLE_MS, &["a"], |_| true).scopes.is_empty());
+        let left = ended(&mut uses, 1 + BELOW_IDLE_MS, &["a"], |_| true).scopes;
+        assert_eq!(left, [Scope::Below(dir(1))]);
+        assert_eq!(uses.covering(&at), None);
     }
 
     #[test]
@@ -373,19 +497,22 @@ mod tests {
         assert_eq!(below, BURST_CLAIMS, "then the folder above is claimed");
         assert!(uses.uses.contains_key(&Scope::Below(dir(100))));
         // All of it ends soon after its last use.
-        uses.take_ended(20 + BELOW_IDLE_MS, |_| true);
+        ended(&mut uses, 20 + BELOW_IDLE_MS, &[], |_| true);
         assert!(!uses.uses.keys().any(|scope| matches!(scope, Scope::Below(_))));
-        // Slow work never claims more than names, and neither does work beside somebody else's.
+        // Slow work never claims more than names, and neither does work beside somebody else's, or in the top directory.
         let mut slow = Uses::default();
         for n in 0..20 {
-            let at = spot(&format!("{n}"), &[ROOT]);
+            let at = spot(&format!("{n}"), &[dir(1), ROOT]);
             assert!(matches!(slow.wanted(n * BURST_MS / 8, &at), Scope::Name(_)));
         }
         let mut beside = Uses::default();
-        beside.refused_below(0, ROOT);
+        beside.refused_below(0, dir(1));
+        let mut top = Uses::default();
         for n in 0..20 {
-            let at = spot(&format!("{n}"), &[ROOT]);
+            let at = spot(&format!("{n}"), &[dir(1), ROOT]);
             assert!(matches!(beside.wanted(n, &at), Scope::Name(_)));
+            let at = spot(&format!("{n}"), &[ROOT]);
+            assert!(matches!(top.wanted(n, &at), Scope::Name(_)));
         }
     }
 
@@ -396,19 +523,18 @@ mod tests {
         let scope = Scope::Name(at.register.clone());
         uses.asks(&scope);
         assert_eq!((uses.covering(&at), uses.is_wanted(&scope)), (None, true));
-        assert!(uses.take_ended(1, |_| false).scopes.is_empty());
+        assert!(ended(&mut uses, 1, &[], |_| false).scopes.is_empty());
         // Refused: nothing is left of it.
         uses.asked(&scope);
-        assert!(!uses.is_wanted(&scope) && uses.take_ended(1, |_| false).scopes.is_empty());
+        assert!(!uses.is_wanted(&scope) && ended(&mut uses, 1, &[], |_| false).scopes.is_empty());
         // Held, and another call asks while the first has ended.
         uses.touch(0, &scope, process(1, Program::Other), Change::Other);
         uses.asks(&scope);
-        assert!(uses.take_ended(1, |_| false).scopes.is_empty());
-        assert_eq!(uses.covering(&at), None);
+        assert!(ended(&mut uses, 1, &[], |_| false).scopes.is_empty());
         uses.touch(1, &scope, process(2, Program::Other), Change::Other);
         uses.asked(&scope);
         assert_eq!(uses.covering(&at), Some(scope.clone()));
-        assert_eq!(uses.take_ended(1, |_| true).scopes, [scope]);
+        assert_eq!(ended(&mut uses, 1, &[], |_| true).scopes, [scope]);
     }
 
     #[test]
@@ -416,13 +542,16 @@ mod tests {
         let mut uses = Uses::default();
         let at = spot("a", &[dir(1), ROOT]);
         let scope = Scope::Name(at.register.clone());
-        uses.touch(0, &scope, process(1, Program::Editor), Change::Renamed(About::Document));
-        assert!(!uses.is_broken(&at));
-        uses.break_it(&scope);
-        assert!(uses.is_broken(&at));
-        uses.take_ended(1, |_| false);
-        uses.touch(2, &scope, process(2, Program::Editor), Change::Renamed(About::Document));
-        assert!(!uses.is_broken(&at));
+        for cover in [scope.clone(), Scope::Below(dir(1))] {
+            uses.touch(0, &cover, process(1, Program::Editor), Change::Renamed(About::Document));
+            assert!(!uses.is_broken(&at));
+            uses.break_it(&at.register);
+            assert!(uses.is_broken(&at));
+            uses.take_ended(1_000, (uses.turn(), &[at.register.clone()].into()), |_| false);
+            assert!(uses.is_broken(&at), "still open");
+            uses.take_ended(2_000, (uses.turn(), &BTreeSet::new()), |_| false);
+            assert!(!uses.is_broken(&at));
+        }
     }
 
     #[test]
@@ -433,7 +562,7 @@ mod tests {
         assert!(uses.editor_opened(&at, one));
         assert!(!uses.editor_opened(&at, one));
         assert!(!uses.editor_opened(&at, two));
-        assert!(uses.take_ended(1, |id| id == two).closed.is_empty());
-        assert_eq!(uses.take_ended(1, |_| false).closed, [at]);
+        assert!(ended(&mut uses, 1, &[], |id| id == two).closed.is_empty());
+        assert_eq!(ended(&mut uses, 1, &[], |_| false).closed, [at]);
     }
 }

@@ -16,7 +16,7 @@ use crate::name::Register;
 use crate::records::{RegKey, load_version};
 
 /// Most versions looked at between one that is official and those a program has loaded.
-const MADE_SINCE_MAX: usize = 1_000;
+const MADE_SINCE_MAX: usize = 10_000;
 
 impl Journal {
     /// The checkout of `register` that holds.
@@ -40,8 +40,7 @@ impl Journal {
     }
 
     /// Whether every version from `official` back to those in `loaded` was written by `device`: what a program of that
-    /// device has loaded is then only behind its own device's work. Where there is more to look at than a bound it is
-    /// enough that all that was looked at is.
+    /// device has loaded is then only behind its own device's work. False where there is more to look at than a bound.
     pub fn made_since(
         &self,
         loaded: &[VersionId],
@@ -56,7 +55,7 @@ impl Journal {
                     continue;
                 }
                 if looked_at == MADE_SINCE_MAX {
-                    break;
+                    return Ok(false);
                 }
                 looked_at += 1;
                 match load_version(kv, &id)? {

@@ -8,7 +8,7 @@
 
 use journal::lock::{CheckoutFate, LockPolicy};
 use journal::op::{Op, Role};
-use journal::{Register, StateError, VersionId};
+use journal::{Register, Standing, StateError, VersionId};
 use net::locks::LockKind;
 use vfs::{CheckoutError, Hold, Holder, Locks, Scope, Spot};
 
@@ -64,14 +64,11 @@ impl Drive {
             _ => {}
         }
         let scope = Scope::Name(spot.register.clone());
-        let held_before = self.net().and_then(|net| net.lock_held(&net_spot(&spot))).is_some();
         self.take(&scope, &spot, &[]).map_err(CheckoutError::Held)?;
         let Register { dir, name } = register.clone();
         let authored = self.author(vec![Op::Checkout { dir, name }]);
-        if !held_before {
-            // After the checkout has reached the others, who then need no other lock.
-            self.give_back(&scope);
-        }
+        // After the checkout is in the journal: nobody needs another lock then. While programs here use it it stays.
+        self.give_back(&scope);
         authored.map_err(failed)?;
         let checkout = self.journal.checkout(register).map_err(failed)?;
         match checkout {
@@ -103,6 +100,9 @@ impl Drive {
     fn file_at(&self, path: &str) -> Result<Register, Failure> {
         self.seal_saves().map_err(|e| Failure::of(&e))?;
         match self.find(path) {
+            Ok(Found::Node(node)) if node.standing == Standing::Copy => {
+                Err(Failure::copies_are_not_locked(path))
+            }
             Ok(Found::Node(node)) if !matches!(node.kind, journal::view::ViewKind::Dir { .. }) => {
                 Ok(node.register)
             }
@@ -120,9 +120,20 @@ impl Drive {
         self.take_checkout(&register).map_err(|error| not_locked(path, &error))
     }
 
+    /// The name of a checkout, by the path it has or would have.
+    fn checked_out_at(&self, path: &str) -> Option<Register> {
+        let path = path.trim_matches('/');
+        let all = self.journal.checkouts().ok()?.into_iter().map(|checkout| checkout.register);
+        all.into_iter().find(|r| self.path_of_register(r).is_ok_and(|known| known == path))
+    }
+
     /// Gives a checkout back; `breaking` ends whoever's lock it is.
     pub fn unlock_file(&self, path: &str, breaking: bool) -> Result<(), Failure> {
-        let register = self.file_at(path)?;
+        let register = match self.file_at(path) {
+            Ok(register) => register,
+            // The file may have been moved or removed; its name stays with whoever has checked it out.
+            Err(failure) => self.checked_out_at(path).ok_or(failure)?,
+        };
         match self.give_checkout_back(&register) {
             Err(CheckoutError::Held(holder)) if breaking => self.break_checkout(&register, &holder),
             Err(CheckoutError::NotHeld) => self.unlock_session(path, &register, breaking),
@@ -185,6 +196,8 @@ impl Drive {
         net.unlock(&net::locks::Scope::Name(spot.register.clone()));
         if let Some(fs) = self.fs() {
             fs.lock_broken(register);
+            // Perhaps it was held as part of everything below a directory.
+            fs.end_bursts();
         }
         let path = self.path_of_register(register)?;
         let text = format!("{by} has broken your lock of {path}");

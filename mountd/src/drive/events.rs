@@ -130,6 +130,14 @@ impl Drive {
                 };
                 self.tell("also_open", &path, who, &format!("{path}: {who} {how}"));
             }
+            Happening::StaleRemoval(register) => {
+                let path = path(register);
+                let text = format!(
+                    "{path} was not removed: it was saved elsewhere since the program that removed it has read it"
+                );
+                self.notice(text.clone(), "look at it, and remove it again".into());
+                self.tell("stale_removal", &path, "", &text);
+            }
             Happening::StaleSave(register, version) => {
                 let path = path(register);
                 let shown = self.journal.lookup(register.dir, &register.name);
@@ -149,7 +157,7 @@ impl Drive {
     pub(super) fn tell_lock_lost(&self, path: &str, by: Option<&Holder>) {
         let who = by.map_or(String::new(), |holder| holder.name.clone());
         let text = match by {
-            Some(holder) => format!("{} holds {path} now: this device was away", holder.name),
+            Some(holder) => format!("{} holds {path} now", holder.name),
             None => format!("the lock of {path} has ended: this device was away"),
         };
         if by.is_some() {

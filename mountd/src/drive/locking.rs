@@ -3,7 +3,7 @@
 //! Leaves out: their rules (`journal`, `net::locks`), which call needs one (`vfs`), commands ([`super::checkouts`]).
 //!
 //! Invariants:
-//! - a checkout comes before a session lock, a session lock before presence, another's before this device's;
+//! - a checkout, whoever has it, comes before a session lock, another's session lock before an own one, that before presence;
 //! - a session lock is given back when what was saved under it is in the journal, before its entry leaves: whoever claims
 //!   the name then is told that there is a newer version, and waits for that ([`NEWER_MAX`]). The other way round a
 //!   program that has just been shown the new version would find it still locked;
@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use journal::lock::LockPolicy;
@@ -109,23 +110,22 @@ impl Locks for Drive {
             None
         });
         let checkout = checkout.map(|c| self.holder_row(c.device, Hold::Checkout, c.since_ms, 0));
-        let foreign = checkout.as_ref().filter(|holder| !holder.own).cloned();
-        if foreign.is_some() {
-            return foreign;
-        }
-        let Some(net) = self.net() else { return checkout };
-        if let Some(Foreign { device, since_ms, unreachable, .. }) = net.lock_known(&net_spot(spot))
-        {
-            return Some(self.holder_row(device, Hold::Session, since_ms, unreachable));
-        }
         if checkout.is_some() {
             return checkout;
         }
-        if let Some(unreachable) = net.lock_held(&net_spot(spot)) {
-            return Some(self.holder_row(own, Hold::Session, self.clock.wall_ms(), unreachable));
+        let net = self.net()?;
+        let at = net_spot(spot);
+        if let Some(Foreign { device, since_ms, unreachable, below, .. }) = net.lock_known(&at) {
+            let holder = self.holder_row(device, Hold::Session, since_ms, unreachable);
+            return Some(Holder { below, ..holder });
         }
-        let reader = net.who_has_open(&spot.register).into_iter().find(|device| *device != own)?;
-        Some(self.holder_row(reader, Hold::Presence, self.clock.wall_ms(), 0))
+        if let Some(unreachable) = net.lock_held(&at) {
+            let since_ms = net.lock_held_since_ms(&at).unwrap_or_default();
+            return Some(self.holder_row(own, Hold::Session, since_ms, unreachable));
+        }
+        let others = net.who_has_open(&spot.register).into_iter();
+        let (reader, since_ms) = others.filter(|(device, _)| *device != own).next()?;
+        Some(self.holder_row(reader, Hold::Presence, since_ms, 0))
     }
 
     fn take(&self, scope: &Scope, spot: &Spot, bases: &[VersionId]) -> Result<(), Holder> {
@@ -138,8 +138,9 @@ impl Locks for Drive {
                 Ok(())
             }
             LockOutcome::Denied(foreign) => {
-                let Foreign { device, since_ms, unreachable, .. } = foreign;
+                let Foreign { device, since_ms, unreachable, below, .. } = foreign;
                 let holder = self.holder_row(device, Hold::Session, since_ms, unreachable);
+                let holder = Holder { below, ..holder };
                 if holder.refuses { Err(holder) } else { Ok(()) }
             }
             LockOutcome::Closed => Ok(()),
@@ -148,8 +149,14 @@ impl Locks for Drive {
 
     fn take_later(&self, scope: &Scope, spot: &Spot, bases: &[VersionId]) {
         if let Some(net) = self.net() {
-            // The claim goes on by itself, and its answer is found in the table.
-            drop(self.begin(net, scope, spot, bases));
+            // The claim goes on by itself; that it is refused later is told as a loss.
+            let begun = std::pin::pin!(self.begin(net, scope, spot, bases));
+            let now = begun.poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(LockOutcome::Denied(_)) = now
+                && let Some(fs) = self.fs()
+            {
+                fs.lock_lost(scope);
+            }
         }
     }
 
@@ -213,7 +220,7 @@ impl Drive {
         let enforced = self.journal.lock_policy() == LockPolicy::Enforced;
         let refuses = enforced && hold != Hold::Presence;
         let own = device == self.signer.device();
-        Holder { device, name, hold, since_ms, unreachable, refuses, own }
+        Holder { device, name, hold, since_ms, unreachable, refuses, own, below: false }
     }
 
     /// Begins to ask for a lock. What ended before does not give it back: whoever does that looks, under the same mutex,

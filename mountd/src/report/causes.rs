@@ -71,6 +71,14 @@ impl Failure {
         Self::usage(format!("{path} is a folder"), "lock the files in it one by one")
     }
 
+    /// A conflict copy goes by the name of what it is a copy of.
+    pub fn copies_are_not_locked(path: &str) -> Self {
+        Self::usage(
+            format!("{path} is a conflict copy"),
+            "lock the file it is a copy of, or give the copy a name of its own first",
+        )
+    }
+
     // Tickets and joining
 
     /// The text is no ticket.

@@ -62,8 +62,13 @@ impl Handle {
         self.inner.node.warden.with(|table, now| table.absent(now, register));
     }
 
-    /// Which other devices have it open for reading.
-    pub fn who_has_open(&self, register: &Register) -> Vec<DeviceId> {
+    /// Since when an own lock covers this name, milliseconds since 1970.
+    pub fn lock_held_since_ms(&self, at: &Spot) -> Option<u64> {
+        self.inner.node.warden.look(|table, _| table.held_since_ms(at))
+    }
+
+    /// Which other devices have it open for reading, and since when, milliseconds since 1970.
+    pub fn who_has_open(&self, register: &Register) -> Vec<(DeviceId, u64)> {
         self.inner.node.warden.look(|table, _| table.who_has_open(register))
     }
 

@@ -64,6 +64,8 @@ pub enum Effect {
     Decided {
         /// Its number.
         id: u64,
+        /// For what it was.
+        scope: Scope,
         /// How.
         outcome: LockOutcome,
     },
@@ -119,6 +121,8 @@ struct Peer {
     confirmed_ms: u64,
     /// Some own claim counts a grant of it.
     counted: bool,
+    /// A claim was decided without its answer, and nothing of it has arrived since: no claim waits for it.
+    mute: bool,
     /// Grants are not counted before this renewal is answered: those under way answer what has lapsed.
     deaf: Option<u64>,
     renewals: BTreeMap<u64, u64>,
@@ -143,6 +147,7 @@ impl Peer {
             heard_ms: now_ms,
             confirmed_ms: 0,
             counted: false,
+            mute: false,
             deaf: None,
             renewals: BTreeMap::new(),
             renew_at_ms: 0,
@@ -381,6 +386,7 @@ impl Table {
             return Err(Violation::Flood);
         }
         peer.heard_ms = now_ms;
+        peer.mute = false;
         match (peer.link, &message) {
             (Link::Silent, LockMessage::Hello(_)) => {}
             (Link::Silent, _) | (_, LockMessage::Hello(_)) => return Err(Violation::Greeting),
@@ -533,11 +539,22 @@ impl Table {
         keys.map(|(_, id)| self.unreachable(now.boot_ms, id)).min()
     }
 
-    /// Who has it open for reading.
-    pub fn who_has_open(&self, register: &Register) -> Vec<DeviceId> {
+    /// Since when an own lock covers this name, milliseconds since 1970, for display.
+    pub fn held_since_ms(&self, at: &Spot) -> Option<u64> {
+        let scope = Scope::Name(at.register.clone()).folded();
+        let chain = book::chain(&scope, at.above.clone());
+        let keys = self.book.covering(&scope, &chain).into_iter().filter(|key| self.is_own(key));
+        let since = keys.filter_map(|key| self.book.get(&key)).map(|entry| entry.since_ms).min()?;
+        Some(self.wall_ms(since))
+    }
+
+    /// Who has it open for reading, and since when, milliseconds since 1970.
+    pub fn who_has_open(&self, register: &Register) -> Vec<(DeviceId, u64)> {
         let register = folded(register.clone());
-        let peers = self.peers.iter().filter(|(_, peer)| peer.presences.contains_key(&register));
-        peers.map(|(device, _)| *device).collect()
+        let since = |(device, peer): (&DeviceId, &Peer)| {
+            peer.presences.get(&register).map(|since_ms| (*device, self.wall_ms(*since_ms)))
+        };
+        self.peers.iter().filter_map(since).collect()
     }
 
     /// All that is known.
@@ -588,6 +605,7 @@ impl Table {
             since_ms: self.wall_ms(entry.since_ms),
             whole: entry.unreachable == 0,
             unreachable: entry.unreachable,
+            below: matches!(entry.scope, Scope::Below(_)),
         })
     }
 

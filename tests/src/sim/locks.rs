@@ -242,7 +242,7 @@ impl World {
                         seat.table.handle_judged(now, to, id, newer);
                     }
                 }
-                Effect::Decided { id, outcome } => {
+                Effect::Decided { id, outcome, .. } => {
                     let epoch = self.devices[who].epoch;
                     for (scope, work) in self.take_waiting(who, id) {
                         let work = Box::new(work);

@@ -121,7 +121,7 @@ impl Core {
             };
             let shown = lock.as_ref().map_or(Ok(()), |_| self.still_shown(file));
             let cut = shown.and_then(|()| self.cut_by(caller, file, len));
-            self.closed_under(lock.as_ref());
+            self.claimed(lock.as_ref());
             cut?;
             if caller.uid != 0 {
                 self.drop_set_id_of(file)?;
@@ -444,7 +444,14 @@ impl Core {
         let NodeKind::File(file) = self.known(&self.state(), ino)? else {
             return Err(FsError::NotSupported);
         };
-        let place = file.meta.lock().place.clone().ok_or(FsError::Stale)?;
+        let place = {
+            let meta = file.meta.lock();
+            // A conflict copy has no name of its own.
+            if meta.below.resolves.is_some() {
+                return Err(FsError::NotSupported);
+            }
+            meta.place.clone().ok_or(FsError::Stale)?
+        };
         let register = Register::new(place.key.dir(), place.name);
         let done = self.work.locks.checkout(&register, what == Checkout::Take);
         done.map_err(|error| match error {

@@ -78,6 +78,7 @@ impl Core {
         let name = self.name(name)?;
         let dir = self.state().dir_of(parent)?;
         self.claim_document(caller, dir, &name, wait)?;
+        self.refuse_new(dir, &name)?;
         let made = self.change(|state| {
             let dir = self.writable_dir(state, caller, parent, &name)?;
             if let Some(found) = self.find(state, dir, &name)? {
@@ -95,7 +96,7 @@ impl Core {
             Ok((entry, file)) => {
                 // It is empty, and to cut it would take the set-id bits off it.
                 let flags = flags & !(rustix::fs::OFlags::TRUNC.bits() as i32);
-                let opened = self.open_node(caller, &file, flags, None)?;
+                let opened = self.open_node(caller, &file, flags)?;
                 Ok((entry, opened))
             }
             Err(found) => {
@@ -291,8 +292,9 @@ impl Core {
             self.displace(state, &found.kind);
             state.table.detach(&key);
             state.touch_dir(dir, self.clock.wall());
-            Ok(())
+            Ok(dir)
         })
+        .map(|dir| self.removed_beside(by, dir, &name))
     }
 
     /// A file loses its name: from now on nothing of it is published.

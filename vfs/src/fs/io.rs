@@ -23,6 +23,7 @@ use crate::file::{FileNode, Meta, journal_content};
 use crate::handles::Ahead;
 use crate::overlay::Log;
 use crate::spool::{Change, DirtyFile, FileAttrs, Unfinished};
+use crate::traits::Happening;
 
 /// How long an operation that may not wait tries to get at a file somebody else works on.
 const BUSY_WAIT: Duration = Duration::from_micros(200);
@@ -178,6 +179,7 @@ impl Core {
         body.write_at(&self.contents, offset, data)?;
         let len = body.len();
         let mut meta = file.meta.lock();
+        meta.cached_bytes = meta.cached_bytes.saturating_add(data.len() as u64);
         self.dirtied(file, &mut meta, len);
         Ok(data.len())
     }
@@ -266,9 +268,7 @@ impl Core {
     pub fn release(&self, handle: u64) -> Result<(), FsError> {
         let Some(handle) = self.handles.remove_file(handle) else { return Err(FsError::BadHandle) };
         let file = &handle.node;
-        if handle.writes {
-            self.closed_under(handle.lock.as_ref());
-        } else {
+        if !handle.writes {
             self.closed_to_read(&handle);
         }
         let last = {
@@ -276,6 +276,9 @@ impl Core {
             meta.writers = meta.writers.saturating_sub(u32::from(handle.writes));
             meta.writers == 0
         };
+        if handle.writes && !self.work.locks.alone() {
+            self.work.wake();
+        }
         let result = if last { self.finish(file) } else { Ok(()) };
         let orphan = {
             let mut state = self.state();
@@ -383,6 +386,8 @@ impl Core {
         let value = DraftValue::File { value, rests_on: meta.rests_on };
         let below = match state.drafts.get(&place.key) {
             Some(_) => Below::default(),
+            // Attributes are merged into whatever bytes others make official.
+            None if meta.rests_on == Some(content) => meta.below.clone(),
             None => self.replaced_in_place(state, &place.key, meta.below.clone())?,
         };
         if let Some(saver) = meta.saver {
@@ -398,8 +403,11 @@ impl Core {
     /// fails the file is as it was, and the publishing thread tries again.
     pub(crate) fn publish_beside(&self, file: &Arc<FileNode>, op: Op) -> Result<(), FsError> {
         let versions = self.seal_ops(vec![op])?;
+        let saved = versions.first().copied();
         let mut state = self.state();
         let mut meta = file.meta.lock();
+        let register =
+            meta.place.as_ref().and_then(|place| super::locking::register_of(&place.key));
         meta.below.bases = versions;
         let below = meta.below.clone();
         if let Some(logged) = &mut meta.logged {
@@ -408,6 +416,10 @@ impl Core {
         }
         drop(meta);
         self.log_touched(&mut state);
+        drop(state);
+        if let (Some(register), Some(version)) = (register, saved) {
+            self.work.locks.happened(Happening::StaleSave(register, version));
+        }
         Ok(())
     }
 

@@ -7,10 +7,11 @@
 //! - a call that is refused has changed nothing;
 //! - whatever the locks say, a save over a version its program has not seen stands beside that version.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::id::{DirId, VersionId};
 use journal::name::{EntryName, Register};
@@ -34,6 +35,10 @@ use crate::uses::{About, Change, Uses};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The same while there are none.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
+/// How long a call waits for the end of somebody else's burst of work in the directory.
+const BELOW_WAIT: Duration = Duration::from_millis(1_000);
+/// How often it looks.
+const BELOW_LOOK: Duration = Duration::from_millis(20);
 /// Up to this length a file may be in the kernel's cache without our having been asked for all of it, bytes: opening it
 /// to read is loading it.
 const SMALL_LEN: u64 = 256 << 10;
@@ -74,7 +79,7 @@ impl Work {
 /// replaced while they are asked, unless somebody is known to have them open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Intent {
-    /// Write its bytes through a handle, which is counted until [`Core::closed_under`].
+    /// Write its bytes through a handle that is about to be opened, until [`Core::claimed`].
     Write,
     /// Put another file in its place.
     Replace,
@@ -83,7 +88,7 @@ pub(super) enum Intent {
 }
 
 /// A name in the form locks and comparisons use.
-fn register_of(key: &Key) -> Option<Register> {
+pub(super) fn register_of(key: &Key) -> Option<Register> {
     EntryName::new(key.folded()).ok().map(|name| Register::new(key.dir(), name))
 }
 
@@ -125,7 +130,7 @@ impl Core {
             _ => return Ok(None),
         };
         let Some(spot) = self.spot(&self.state(), key)? else { return Ok(None) };
-        let holder = locks.holder(&spot).filter(|holder| !holder.own);
+        let holder = self.patient_holder(&spot, wait)?;
         if let Some(holder) = &holder
             && holder.refuses
         {
@@ -133,15 +138,18 @@ impl Core {
         }
         let by = self.work.process(caller);
         let about = if is_document(&name) { About::Document } else { About::Other };
+        // An editor keeps a document for longer than a burst.
+        let itself = by.is_some_and(|by| by.program == Program::Editor) && is_document(&name);
         let change = match intent {
-            Intent::Write => Change::Opened(about),
+            Intent::Write => Change::Opens(about),
             Intent::Replace => Change::Renamed(about),
             Intent::Remove => Change::Other,
         };
         let now_ms = self.now_ms();
         let scope = {
             let mut uses = self.work.uses.lock();
-            if let Some(scope) = uses.covering(&spot) {
+            let covering = if itself { uses.own_of(&spot) } else { uses.covering(&spot) };
+            if let Some(scope) = covering {
                 if uses.touch(now_ms, &scope, by, change) {
                     self.work.watch.ring();
                 }
@@ -154,7 +162,10 @@ impl Core {
             if first && wait == Wait::Never {
                 return Err(FsError::WouldWait);
             }
-            let scope = uses.wanted(now_ms, &spot);
+            let scope = match itself {
+                true => Scope::Name(spot.register.clone()),
+                false => uses.wanted(now_ms, &spot),
+            };
             uses.asks(&scope);
             if !first {
                 uses.touch(now_ms, &scope, by, change);
@@ -191,6 +202,52 @@ impl Core {
         }
     }
 
+    /// Who else holds a name. What is held below a directory is held for a burst of work only: its end is waited for.
+    fn patient_holder(&self, spot: &Spot, wait: Wait) -> Result<Option<Holder>, FsError> {
+        let until = Instant::now() + BELOW_WAIT;
+        loop {
+            let holder = self.work.locks.holder(spot).filter(|holder| !holder.own);
+            match &holder {
+                Some(other) if other.refuses && other.below => {}
+                _ => return Ok(holder),
+            }
+            if wait == Wait::Never {
+                return Err(FsError::WouldWait);
+            }
+            if Instant::now() >= until {
+                return Ok(holder);
+            }
+            std::thread::sleep(BELOW_LOOK);
+        }
+    }
+
+    /// A file is about to be made under a name where nothing stands: somebody may have checked the name out.
+    pub(super) fn refuse_new(&self, dir: DirId, name: &EntryName) -> Result<(), FsError> {
+        if self.work.locks.alone() {
+            return Ok(());
+        }
+        let key = Key::new(dir, name);
+        let holder = self.holder_at(&key)?;
+        match (holder, register_of(&key)) {
+            (Some(holder), Some(register))
+                if !holder.own && holder.refuses && holder.hold == Hold::Checkout =>
+            {
+                Err(self.refused(&register, holder))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A name is removed: of an editor's file beside a document it says that the document is closed.
+    pub(super) fn removed_beside(&self, by: Option<Process>, dir: DirId, name: &EntryName) {
+        if let (Some(by), Some(document)) = (by, document_of(name))
+            && let Some(register) = register_of(&Key::new(dir, &document))
+        {
+            self.work.uses.lock().done(&register, by.id);
+            self.work.watch.ring();
+        }
+    }
+
     /// A call knows whether it has the lock it asked for.
     fn asked(&self, scope: &Scope) {
         self.work.uses.lock().asked(scope);
@@ -213,7 +270,7 @@ impl Core {
         match document_of(name) {
             Some(document) => {
                 let lock = self.claim(caller, &Key::new(dir, &document), Intent::Write, wait)?;
-                self.closed_under(lock.as_ref());
+                self.claimed(lock.as_ref());
                 Ok(())
             }
             None => Ok(()),
@@ -247,13 +304,11 @@ impl Core {
         Ok(spot.and_then(|spot| self.work.locks.holder(&spot)))
     }
 
-    /// A handle that was claimed to write is closed.
-    pub(super) fn closed_under(&self, scope: Option<&Scope>) {
+    /// A call that claimed to write is over: what it opened is open.
+    pub(super) fn claimed(&self, scope: Option<&Scope>) {
         if let Some(scope) = scope {
-            self.work.uses.lock().closed(self.now_ms(), scope);
-            if matches!(scope, Scope::Name(_)) {
-                self.work.watch.ring();
-            }
+            self.work.uses.lock().opened(self.now_ms(), scope);
+            self.work.watch.ring();
         }
     }
 
@@ -273,9 +328,11 @@ impl Core {
         }
     }
 
-    /// A lock of this device has ended by itself, while this device slept or was cut off.
+    /// A lock of this device has ended by itself, while this device slept or was cut off, or was not granted. While it is
+    /// used it is asked for again.
     pub fn lock_lost(&self, scope: &Scope) {
-        self.work.uses.lock().forget(scope);
+        self.work.uses.lock().lost(scope);
+        self.work.watch.ring();
     }
 
     /// After others were asked: whether a file is still what its name shows. If it is not, its program must look again,
@@ -293,20 +350,74 @@ impl Core {
     pub fn lock_broken(&self, register: &Register) {
         let key = Key::new(register.dir, &register.name);
         if let Some(register) = register_of(&key) {
-            self.work.uses.lock().break_it(&Scope::Name(register));
+            self.work.uses.lock().break_it(&register);
         }
     }
 
-    /// Gives back the locks nothing uses any more.
+    /// Gives back the locks nothing uses any more, and asks for those that are used and not ours.
     pub fn look_at_uses(&self) {
+        let turn = self.work.uses.lock().turn();
+        let written = if self.work.locks.alone() { Vec::new() } else { self.written_names() };
+        let open: BTreeSet<Register> =
+            written.iter().filter_map(|(key, _)| register_of(key)).collect();
         let now_ms = self.now_ms();
-        let ended = self.work.uses.lock().take_ended(now_ms, process::is_alive);
+        let (ended, unheld) = {
+            let mut uses = self.work.uses.lock();
+            (uses.take_ended(now_ms, (turn, &open), process::is_alive), uses.unheld())
+        };
+        let kept =
+            unheld.into_iter().map(|register| (Key::new(register.dir, &register.name), None));
+        for (key, by) in written.into_iter().chain(kept) {
+            if let Err(error) = self.ensure_held(&key, by) {
+                tracing::warn!(%error, "a lock cannot be taken");
+            }
+        }
         for scope in &ended.scopes {
             self.work.locks.give_back(scope);
         }
         for register in &ended.closed {
             self.work.locks.present(register, false);
         }
+    }
+
+    /// The names of files that are open for writing, and by whom.
+    fn written_names(&self) -> Vec<(Key, Option<Process>)> {
+        let written = self.handles.written().into_iter();
+        let named = |(file, by): (Arc<FileNode>, Option<Process>)| {
+            let key = file.meta.lock().place.as_ref().map(|place| place.key.clone());
+            key.map(|key| (key, by))
+        };
+        written.filter_map(named).collect()
+    }
+
+    /// Asks for the lock of a published name that is used here, unless it is ours or somebody else's.
+    fn ensure_held(&self, key: &Key, by: Option<Process>) -> Result<(), FsError> {
+        let Ok(name) = EntryName::new(key.folded()) else { return Ok(()) };
+        let Some(spot) = self.spot(&self.state(), key)? else { return Ok(()) };
+        let scope = Scope::Name(spot.register.clone());
+        {
+            let uses = self.work.uses.lock();
+            if uses.covering(&spot).is_some() || uses.is_wanted(&scope) || uses.is_full() {
+                return Ok(());
+            }
+        }
+        let view = match self.tree.lookup(key.dir(), &name)? {
+            Some(view) if !matches!(view.kind, ViewKind::Dir { .. }) => view,
+            _ => return Ok(()),
+        };
+        let foreign = self.work.locks.holder(&spot).filter(|holder| !holder.own);
+        if foreign.is_some_and(|holder| holder.hold != Hold::Presence) {
+            return Ok(());
+        }
+        let about = if is_document(&name) { About::Document } else { About::Other };
+        {
+            let mut uses = self.work.uses.lock();
+            uses.asks(&scope);
+            uses.touch(self.now_ms(), &scope, by, Change::HasOpen(about));
+        }
+        self.work.locks.take_later(&scope, &spot, &view.merged);
+        self.work.uses.lock().asked(&scope);
+        Ok(())
     }
 
     /// The same, and locks for whole directories do not wait for the end of a burst.
@@ -320,7 +431,8 @@ impl Core {
         while !self.stopping.load(Ordering::Acquire) {
             let (processes, bound) = {
                 let uses = self.work.uses.lock();
-                let bound = if uses.is_empty() { IDLE_LOOK } else { LOOK_EVERY };
+                let idle = uses.is_empty() && !self.handles.is_written();
+                let bound = if idle { IDLE_LOOK } else { LOOK_EVERY };
                 (uses.processes(), bound)
             };
             self.work.watch.wait(&processes, bound);
@@ -335,14 +447,14 @@ impl Core {
         }
         let Some(spot) = self.spot(state, key)? else { return Ok(false) };
         let foreign = self.work.locks.holder(&spot);
-        let foreign = foreign.is_some_and(|holder| holder.refuses && !holder.own);
+        let foreign = foreign.is_some_and(|holder| holder.refuses && !holder.own && !holder.below);
         Ok(foreign || self.work.uses.lock().is_broken(&spot))
     }
 
     /// What the save of an open file replaces: what its handle opened, unless the name is not this device's any more.
     pub(super) fn replaced_in_place(
         &self,
-        state: &State,
+        state: &mut State,
         key: &Key,
         below: Below,
     ) -> Result<Below, FsError> {
@@ -350,6 +462,7 @@ impl Core {
             return Ok(below);
         }
         let bases = self.without_official(key, &below.bases)?;
+        self.stands_beside(state, key);
         Ok(Below { bases, ..below })
     }
 
@@ -376,21 +489,36 @@ impl Core {
         if below.resolves.is_some() || !below.live {
             return Ok(below);
         }
-        let loaded =
-            by.and_then(|by| self.work.loaded.lock().get(by.id, key).map(<[VersionId]>::to_vec));
+        let loaded = by.and_then(|by| self.loaded_by(by, key));
         if self.beside(state, key)? {
             let bases = self.without_official(key, loaded.as_ref().unwrap_or(&below.bases))?;
             self.stands_beside(state, key);
             return Ok(Below { bases, ..below });
         }
-        let Some(loaded) = loaded else { return Ok(below) };
-        let knows = loaded.iter().any(|version| below.bases.contains(version))
-            || self.work.locks.made_here(&loaded, &below.bases)?;
-        if knows {
-            return Ok(below);
+        match loaded {
+            Some(loaded) if self.has_not_seen(by, key, &below.bases)? => {
+                self.stands_beside(state, key);
+                Ok(Below { bases: loaded, ..below })
+            }
+            _ => Ok(below),
         }
-        self.stands_beside(state, key);
-        Ok(Below { bases: loaded, ..below })
+    }
+
+    fn loaded_by(&self, by: Process, key: &Key) -> Option<Vec<VersionId>> {
+        self.work.loaded.lock().get(by.id, key).map(<[VersionId]>::to_vec)
+    }
+
+    /// Whether a process has another version in front of it than these, which are not only this device's work since.
+    pub(super) fn has_not_seen(
+        &self,
+        by: Option<Process>,
+        key: &Key,
+        official: &[VersionId],
+    ) -> Result<bool, FsError> {
+        let Some(loaded) = by.and_then(|by| self.loaded_by(by, key)) else { return Ok(false) };
+        let knows = loaded.iter().any(|version| official.contains(version))
+            || self.work.locks.made_here(&loaded, official)?;
+        Ok(!knows)
     }
 
     /// What is saved under a name will be a conflict copy: what others see there is shown here too once it is published.
@@ -409,12 +537,24 @@ impl Core {
         let saver = state.savers.remove(&name.key);
         let stale = state.stale_saves.remove(&name.key);
         let version = version?;
+        let register = register_of(&name.key)?;
+        let is_file = matches!(name.value, DraftValue::File { .. });
         if let Some(saver) = saver {
             self.note_loaded(saver, &name.key, &[version]);
+            let document = EntryName::new(name.key.folded()).is_ok_and(|name| is_document(&name));
+            if is_file && document && saver.program == Program::Editor && !self.work.locks.alone() {
+                self.work.uses.lock().keep_for(self.now_ms(), &register, saver.id);
+            }
         }
-        let is_file = matches!(name.value, DraftValue::File { .. });
-        let register = register_of(&name.key).filter(|_| stale && is_file)?;
-        Some(Happening::StaleSave(register, version))
+        if !self.work.locks.alone() {
+            // What is open and published from now on is held from now on.
+            self.work.watch.ring();
+        }
+        match (stale, is_file) {
+            (true, true) => Some(Happening::StaleSave(register, version)),
+            (true, false) => Some(Happening::StaleRemoval(register)),
+            _ => None,
+        }
     }
 
     /// A process has a file in front of it as it is now.
@@ -431,52 +571,62 @@ impl Core {
         loaded.keep(&self.config.spool_dir);
     }
 
-    /// A process opened a file to read it.
-    pub(super) fn opened_to_read(&self, by: Option<Process>, file: &FileNode) {
-        let Some(by) = by else { return };
-        let register = {
+    /// A process opens a file to read it. Whether only what it reads shows that it has it in front of it: it had another
+    /// version before.
+    pub(super) fn opened_to_read(&self, by: Option<Process>, file: &FileNode) -> bool {
+        let Some(by) = by else { return false };
+        let (doubts, register) = {
             let meta = file.meta.lock();
-            if meta.len <= SMALL_LEN || meta.is_read_whole() {
+            let Some(place) = &meta.place else { return false };
+            let document = by.program == Program::Editor && is_document(&place.name);
+            let loaded = self.loaded_by(by, &place.key);
+            // An editor may need less than all of a document: the first look counts.
+            if loaded.is_none() && (document || meta.len <= SMALL_LEN || meta.is_cached_whole()) {
                 self.loads(by, &meta);
             }
-            let place = meta.place.as_ref();
-            place
-                .filter(|place| by.program == Program::Editor && is_document(&place.name))
-                .and_then(|place| register_of(&place.key))
+            let known = |version: &VersionId| meta.below.bases.contains(version);
+            let doubts = loaded.is_some_and(|loaded| !loaded.iter().any(known));
+            (doubts, register_of(&place.key).filter(|_| document))
         };
-        let Some(register) = register else { return };
-        if self.work.locks.alone() {
-            return;
+        if let Some(register) = register.filter(|_| !self.work.locks.alone()) {
+            let first = self.work.uses.lock().editor_opened(&register, by.id);
+            self.work.watch.ring();
+            if first {
+                self.work.locks.present(&register, true);
+            }
+            let other = self.holder_of(file).ok().flatten().filter(|holder| !holder.own);
+            if let Some(holder) = other {
+                self.work.locks.happened(Happening::AlsoOpen(register, holder));
+            }
         }
-        let first = self.work.uses.lock().editor_opened(&register, by.id);
-        self.work.watch.ring();
-        if first {
-            self.work.locks.present(&register, true);
-        }
-        let other = self.holder_of(file).ok().flatten().filter(|holder| !holder.own);
-        if let Some(holder) = other {
-            self.work.locks.happened(Happening::AlsoOpen(register, holder));
-        }
+        doubts
     }
 
     /// Bytes of a file were read through a handle.
     pub(super) fn has_read(&self, handle: &FileHandle, bytes: u64) {
+        let read = handle.loading.read_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut meta = handle.node.meta.lock();
-        meta.read_bytes = meta.read_bytes.saturating_add(bytes);
-        if let Some(by) = handle.by
-            && handle.reads
-            && meta.is_read_whole()
-        {
+        meta.cached_bytes = meta.cached_bytes.saturating_add(bytes);
+        let Some(by) = handle.by.filter(|_| handle.reads) else { return };
+        let whole = match handle.loading.doubts {
+            // The kernel was told to ask for it.
+            true => read >= meta.len / 2,
+            false => meta.is_cached_whole() && self.is_first_load(by, &meta),
+        };
+        if whole {
             self.loads(by, &meta);
         }
     }
 
-    /// A handle that only read is closed. The kernel may have answered for parts of it; what the process has loaded by
-    /// another handle meanwhile is newer.
+    fn is_first_load(&self, by: Process, meta: &Meta) -> bool {
+        meta.place.as_ref().is_some_and(|place| self.loaded_by(by, &place.key).is_none())
+    }
+
+    /// A handle that only read is closed. The kernel may have answered for parts of it.
     pub(super) fn closed_to_read(&self, handle: &FileHandle) {
         let meta = handle.node.meta.lock();
-        let (Some(by), Some(place)) = (handle.by, &meta.place) else { return };
-        if meta.is_read_whole() && self.work.loaded.lock().get(by.id, &place.key).is_none() {
+        let Some(by) = handle.by.filter(|_| !handle.loading.doubts) else { return };
+        if meta.is_cached_whole() && self.is_first_load(by, &meta) {
             self.loads(by, &meta);
         }
     }
@@ -490,6 +640,7 @@ pub(super) fn lock_text(holder: &Holder) -> String {
         Hold::Presence => "open",
     };
     let sure = match holder.unreachable {
+        _ if holder.hold == Hold::Checkout => "as far as this device has heard".to_owned(),
         0 => "every member agrees".to_owned(),
         1 => "1 member could not be asked".to_owned(),
         n => format!("{n} members could not be asked"),

@@ -14,7 +14,7 @@ use crate::attr::Caller;
 use crate::drafts::Key;
 use crate::error::FsError;
 use crate::file::FileNode;
-use crate::handles::{Ahead, FileHandle};
+use crate::handles::{Ahead, FileHandle, Loading};
 use crate::inode::NodeKind;
 use crate::process::Process;
 use crate::traits::{Scope, SealError};
@@ -24,6 +24,8 @@ use crate::traits::{Scope, SealError};
 pub struct Opened {
     /// The handle's number.
     pub handle: u64,
+    /// Whether what the kernel has of the file may answer for it. Else it must ask, so that it is seen what is read.
+    pub keep_cache: bool,
 }
 
 impl Core {
@@ -63,10 +65,8 @@ impl Core {
         };
         let opened = self.claim_to_open(caller, &file, flags, wait).and_then(|lock| {
             let shown = lock.as_ref().map_or(Ok(()), |_| self.still_shown(&file));
-            let opened = shown.and_then(|()| self.open_node(caller, &file, flags, lock.clone()));
-            if opened.is_err() || !access_of(flags).1 {
-                self.closed_under(lock.as_ref());
-            }
+            let opened = shown.and_then(|()| self.open_node(caller, &file, flags));
+            self.claimed(lock.as_ref());
             opened
         });
         file.meta.lock().opens -= 1;
@@ -103,7 +103,6 @@ impl Core {
         caller: Caller,
         file: &Arc<FileNode>,
         flags: i32,
-        lock: Option<Scope>,
     ) -> Result<Opened, FsError> {
         let (reads, writes) = access_of(flags);
         let by = self.work.process(caller);
@@ -111,32 +110,31 @@ impl Core {
             return Err(FsError::Poisoned);
         }
         if truncates(flags) {
+            self.keep_save_of_another(caller, file)?;
             // What is only read is not flushed, so it is finished at once.
             if writes {
-                self.keep_save_of_another(caller, file)?;
                 self.replace_whole(file, by)?
             } else {
+                self.based_on_loaded(file, by)?;
                 self.set_len(file, 0)?
             }
             if caller.uid != 0 {
                 self.drop_set_id_of(file)?;
             }
         }
+        let doubts = reads && self.opened_to_read(by, file);
         let handle = FileHandle {
             node: file.clone(),
             reads,
             writes,
             by,
-            lock,
+            loading: Loading { doubts, ..Loading::default() },
             ahead: parking_lot::Mutex::new(Ahead::default()),
         };
         let handle = self.handles.add_file(handle)?;
         // Its bytes stay, whatever becomes of the version. Who holds the lock makes others, which stay too.
         if let Some(mut body) = file.body.try_lock() {
             body.pin(&self.contents)?;
-        }
-        if reads {
-            self.opened_to_read(by, file);
         }
         let mut meta = file.meta.lock();
         meta.opens += 1;
@@ -145,11 +143,12 @@ impl Core {
             meta.writer_tid = caller.tid;
             meta.saver = by;
         }
-        Ok(Opened { handle })
+        Ok(Opened { handle, keep_cache: !doubts })
     }
 
-    /// The caller is about to replace this file whole: what another process saved as it becomes a version first.
-    /// Within one process only the net effect counts, as it does in every save.
+    /// The caller is about to replace this file whole: what another process saved as it becomes a version first, and so
+    /// do attributes, which are based on what stands there and not on what the caller has seen. Within one process
+    /// only the net effect counts, as it does in every save.
     pub(crate) fn keep_save_of_another(
         &self,
         caller: Caller,
@@ -157,8 +156,11 @@ impl Core {
     ) -> Result<(), FsError> {
         let Some(key) = self.save_of_another(caller, file) else { return Ok(()) };
         let _sealing = self.sealing.lock();
-        if !self.state().drafts.is_whole_save(&key) {
-            return Ok(());
+        {
+            let drafts = &self.state().drafts;
+            if !drafts.is_whole_save(&key) && !drafts.is_of_attributes(&key) {
+                return Ok(());
+            }
         }
         match self.seal_names(&[key]) {
             // Set aside, and told by a notice; it would stand in the way for ever.
@@ -173,8 +175,9 @@ impl Core {
             let meta = file.meta.lock();
             (meta.place.as_ref()?.key.clone(), meta.writer_tid)
         };
-        let waits = self.state().drafts.is_whole_save(&key);
-        (waits && caller.is_other_process(writer_tid)).then_some(key)
+        let state = self.state();
+        let waits = state.drafts.is_whole_save(&key) && caller.is_other_process(writer_tid);
+        (waits || state.drafts.is_of_attributes(&key)).then_some(key)
     }
 
     /// The caller is about to write the file anew. What it replaces is what it has loaded, else what this inode stands

@@ -31,6 +31,7 @@ use crate::file::FileNode;
 use crate::handles::Listed;
 use crate::inode::{NodeKind, Place, ROOT_INO, Table};
 use crate::past::{DirMeta, PastEntry, PastId, PastKind, PastNode, Seen, names, time};
+use crate::traits::Hold;
 
 /// How long a listing answers for lookups when nothing was published meanwhile, monotonic milliseconds:
 /// points in time come without a publication.
@@ -106,6 +107,10 @@ impl Core {
         let of = name.as_str().strip_prefix('.')?.strip_suffix(".lock")?;
         let of = EntryName::new(of).ok()?;
         let holder = self.holder_at(&Key::new(dir, &of)).ok()??;
+        // Programs that work on NAME may make such a file of their own.
+        if holder.own && holder.hold == Hold::Session {
+            return None;
+        }
         let text: Arc<str> = lock_text(&holder).into();
         let id = PastId::Lock { dir, name: name.as_str().into(), text: text.clone() };
         let entry = PastEntry { name: name.clone(), id, seen: Seen::Text(text) };
@@ -201,7 +206,7 @@ impl Core {
             PastKind::Symlink(_) => Err(FsError::Invalid),
             PastKind::File(file, _) | PastKind::Text(file) => {
                 self.may(caller, file.meta.lock().mode, 4)?;
-                self.open_node(caller, file, flags, None)
+                self.open_node(caller, file, flags)
             }
         }
     }

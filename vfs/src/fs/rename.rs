@@ -121,7 +121,9 @@ impl Core {
             return Err(FsError::WouldWait);
         }
         match (mode, source.kind, target) {
-            (RenameMode::Exchange, _, Some(target)) => self.exchange(&ends, source.ino, target.ino),
+            (RenameMode::Exchange, _, Some(target)) => {
+                self.exchange(by, &ends, source.ino, target.ino)
+            }
             (_, NodeKind::Dir(dir), target) => self.move_dir(&ends, dir, target),
             _ => Err(FsError::Invalid),
         }
@@ -329,7 +331,7 @@ impl Core {
     }
 
     /// Lets two names change places, whatever they are.
-    fn exchange(&self, ends: &Ends, a: u64, b: u64) -> Result<(), FsError> {
+    fn exchange(&self, by: Option<Process>, ends: &Ends, a: u64, b: u64) -> Result<(), FsError> {
         let (a_key, b_key) = (Key::new(ends.from.0, &ends.from.1), Key::new(ends.to.0, &ends.to.1));
         if a == b {
             return Ok(());
@@ -351,6 +353,11 @@ impl Core {
         // Another's work may have become official under one of the names: the program has not seen it.
         if !self.stands_for(a, &a_view) || !self.stands_for(b, &b_view) {
             return Err(FsError::Stale);
+        }
+        for (key, view) in [(&a_key, &a_view), (&b_key, &b_view)] {
+            if self.has_not_seen(by, key, &view.merged)? {
+                return Err(FsError::Stale);
+            }
         }
         let op = Op::Exchange {
             a: self.side(&ends.from, &a_view, &b_view)?,

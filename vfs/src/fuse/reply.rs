@@ -70,11 +70,15 @@ pub(super) fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsErro
     }
 }
 
+/// An inode's bytes change only through this kernel, so what it has cached stays true.
+pub(super) fn cache_of(opened: &Opened) -> FopenFlags {
+    if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+}
+
 /// A handle.
 pub(super) fn open(reply: ReplyOpen, result: Result<Opened, FsError>) {
     match result {
-        // An inode's bytes change only through this kernel, so what it has cached stays true.
-        Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::FOPEN_KEEP_CACHE),
+        Ok(opened) => reply.opened(FileHandle(opened.handle), cache_of(&opened)),
         Err(error) => reply.error(error_of(&error)),
     }
 }

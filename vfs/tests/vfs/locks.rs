@@ -1,4 +1,5 @@
-//! Locks and stale saves, below the kernel and without a network: who is refused, who is asked, what a save replaces.
+//! Locks, below the kernel and without a network: who is refused, who is asked, while what. Stale saves are in
+//! [`crate::stale`].
 
 use std::process::{Child, Command};
 
@@ -12,25 +13,25 @@ use vfs::{FsError, Happening, Hold, Scope};
 
 use crate::drive::locks::{Asked, ada};
 use crate::drive::{ME, ROOT, World};
-use crate::remote::{other_saves, version};
+use crate::remote::version;
 
 /// A process that lives until it is dropped.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self(Command::new("sleep").arg("600").spawn().unwrap())
     }
 
     /// One that is known as an editor.
-    fn editor() -> Self {
+    pub fn editor() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("blender");
         std::os::unix::fs::symlink("/bin/sleep", &path).unwrap();
         Self(Command::new(path).arg("600").spawn().unwrap())
     }
 
-    fn caller(&self) -> Caller {
+    pub fn caller(&self) -> Caller {
         Caller { uid: 0, gid: 0, tid: self.0.id() }
     }
 }
@@ -42,7 +43,7 @@ impl Drop for Program {
     }
 }
 
-fn at(name: &str) -> Register {
+pub fn at(name: &str) -> Register {
     Register::new(DirId::ROOT, name.parse().unwrap())
 }
 
@@ -50,8 +51,15 @@ fn name(of: &str) -> Scope {
     Scope::Name(at(of))
 }
 
+fn dir(world: &World, path: &str) -> DirId {
+    match world.drive.at(path).unwrap().kind {
+        journal::view::ViewKind::Dir { dir, .. } => dir,
+        _ => panic!("{path} is no directory"),
+    }
+}
+
 /// A drive with others in it, and a published file.
-fn world(file: &str) -> World {
+pub fn world(file: &str) -> World {
     let world = World::new();
     world.save(file, b"one");
     world.pass(100);
@@ -64,14 +72,14 @@ fn locked(result: Result<impl Sized, FsError>) -> bool {
 }
 
 /// Reads a file whole as a program.
-fn load(world: &World, by: Caller, file: &str) {
+pub fn load(world: &World, by: Caller, file: &str) {
     let handle = world.fs().open(by, world.ino(file).unwrap(), 0, Wait::Allowed).unwrap().handle;
     world.fs().read(handle, 0, 1 << 20, Wait::Allowed).unwrap();
     world.fs().release(handle).unwrap();
 }
 
 /// Writes a file anew in its place.
-fn overwrite(world: &World, by: Caller, file: &str, data: &[u8]) {
+pub fn overwrite(world: &World, by: Caller, file: &str, data: &[u8]) {
     let flags = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
     let ino = world.ino(file).unwrap();
     let handle = world.fs().open(by, ino, flags, Wait::Allowed).unwrap().handle;
@@ -80,7 +88,7 @@ fn overwrite(world: &World, by: Caller, file: &str, data: &[u8]) {
 }
 
 /// Writes beside a file and renames over it, as most editors do.
-fn replace(world: &World, by: Caller, file: &str, data: &[u8]) {
+pub fn replace(world: &World, by: Caller, file: &str, data: &[u8]) {
     let flags = OFlags::WRONLY.bits() as i32;
     let temp = format!("{file}.tmp");
     let made = world.fs().create(by, ROOT, temp.as_bytes(), 0o644, flags, Wait::Allowed).unwrap();
@@ -90,7 +98,7 @@ fn replace(world: &World, by: Caller, file: &str, data: &[u8]) {
     world.fs().rename(by, from, to, RenameMode::Replace, Wait::Allowed).unwrap();
 }
 
-fn bases(world: &World, file: &str) -> Vec<Vec<journal::id::VersionId>> {
+pub fn bases(world: &World, file: &str) -> Vec<Vec<journal::id::VersionId>> {
     let log = world.drive.log().into_iter();
     let puts = log.filter_map(|(op, _)| match op {
         Op::Put { name, bases, .. } if name.as_str() == file => Some(bases),
@@ -238,167 +246,145 @@ fn a_lock_is_held_while_a_handle_is_open_whoever_has_it_and_no_longer() {
 #[test]
 fn a_burst_of_changes_asks_for_the_folder_and_names_again_where_that_is_refused() {
     let world = World::new();
-    let files: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
+    world.mkdir("d");
+    let files: Vec<String> = (0..40).map(|n| format!("d/f{n}")).collect();
     files.iter().for_each(|file| world.save(file, b"1"));
+    files.iter().for_each(|file| world.save(&file.replace("d/", ""), b"1"));
     world.pass(3_000);
+    let d = dir(&world, "d");
     world.drive.in_company();
-    files.iter().for_each(|file| overwrite(&world, ME, file, b"2"));
+    let write = |file: &str| {
+        let ino = world.ino(file).unwrap();
+        let flags = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
+        world.fs().open(ME, ino, flags, Wait::Allowed).unwrap().handle
+    };
+    files.iter().for_each(|file| world.close(write(file)));
     let asked = world.drive.others(|others| others.asked.clone());
-    assert_eq!(asked.len(), 9);
-    assert_eq!(asked.last().unwrap().0, Scope::Below(DirId::ROOT));
-    // It is not kept for longer than the burst lasts.
+    assert_eq!((asked.len(), &asked.last().unwrap().0), (9, &Scope::Below(d)));
+    // It is not kept for longer than the burst lasts, whatever is open: that has a lock of its own then.
+    let open = write("d/f39");
     world.clock.pass(3_000);
     world.fs().look_at_uses();
-    assert!(world.drive.others(|others| others.given_back.contains(&Scope::Below(DirId::ROOT))));
+    let (asked, back) = world.drive.others(|o| (o.asked.clone(), o.given_back.clone()));
+    let itself = Scope::Name(Register::new(d, "f39".parse().unwrap()));
+    assert_eq!(asked.last(), Some(&(itself.clone(), Asked::Meanwhile)));
+    assert!(back.contains(&Scope::Below(d)) && !back.contains(&itself));
+    world.close(open);
+    world.fs().look_at_uses();
+    assert!(world.drive.others(|others| others.given_back.contains(&itself)));
     // Somebody works in there.
     world.drive.in_company();
-    let below = Scope::Below(DirId::ROOT);
+    let below = Scope::Below(d);
     world.drive.others(|others| others.refused.insert(below.clone(), ada(Hold::Session)));
-    for file in files.iter().skip(8) {
-        replace(&world, ME, file, b"3");
-        overwrite(&world, ME, file, b"4");
-    }
+    files.iter().skip(8).for_each(|file| world.close(write(file)));
     let asked = world.drive.others(|others| others.asked.clone());
     assert_eq!(asked.iter().filter(|(scope, _)| *scope == below).count(), 1);
+    // Nothing is reason enough to take the whole drive.
+    world.drive.in_company();
+    files.iter().for_each(|file| world.close(write(&file.replace("d/", ""))));
+    let asked = world.drive.others(|others| others.asked.clone());
+    assert!(asked.iter().all(|(scope, _)| matches!(scope, Scope::Name(_))), "{asked:?}");
 }
 
 #[test]
-fn a_save_over_what_the_program_has_not_seen_stands_beside_it() {
-    for save in [overwrite, replace] {
-        let world = world("x");
-        let program = Program::start();
-        load(&world, program.caller(), "x");
-        let one = version(&world, "x");
-        other_saves(&world, "x", b"theirs", vec![one]);
-        save(&world, program.caller(), "x", b"mine");
-        world.pass(3_000);
-        assert_eq!(world.published("x").unwrap(), b"theirs");
-        assert_eq!(world.published("x (conflict 1)").unwrap(), b"mine");
-        assert_eq!(world.read("x").unwrap(), b"theirs", "shown here as everywhere");
-        let copy = version(&world, "x (conflict 1)");
-        let told = world.drive.others(|others| others.told.clone());
-        assert_eq!(told, [Happening::StaleSave(at("x"), copy)]);
-        // The next save of the same program goes on from its own.
-        save(&world, program.caller(), "x", b"mine again");
-        world.pass(3_000);
-        assert_eq!(world.published("x").unwrap(), b"theirs");
-        assert_eq!(world.published("x (conflict 1)").unwrap(), b"mine again");
-        assert_eq!(world.drive.names(DirId::ROOT), ["x", "x (conflict 1)"]);
-        // Once it has read what is there it may replace it.
-        load(&world, program.caller(), "x");
-        save(&world, program.caller(), "x", b"both");
-        world.pass(3_000);
-        assert_eq!(world.published("x").unwrap(), b"both");
-    }
+fn an_editors_document_has_a_lock_of_its_own_in_a_burst_too() {
+    let world = World::new();
+    world.mkdir("d");
+    let files: Vec<String> =
+        (0..12).map(|n| format!("d/f{n}")).chain(["d/x.blend".into()]).collect();
+    files.iter().for_each(|file| world.save(file, b"1"));
+    world.pass(3_000);
+    let d = dir(&world, "d");
+    world.drive.in_company();
+    let editor = Program::editor();
+    files.iter().for_each(|file| overwrite(&world, editor.caller(), file, b"2"));
+    let asked = world.drive.others(|others| others.asked.clone());
+    let itself = Scope::Name(Register::new(d, "x.blend".parse().unwrap()));
+    assert!(asked.contains(&(Scope::Below(d), Asked::First)), "{asked:?}");
+    assert_eq!(asked.last(), Some(&(itself.clone(), Asked::First)));
+    world.clock.pass(3_000);
+    world.fs().look_at_uses();
+    let back = world.drive.others(|others| others.given_back.clone());
+    assert!(back.contains(&Scope::Below(d)) && !back.contains(&itself));
 }
 
 #[test]
-fn an_editor_that_outlives_the_daemon_saves_over_nothing_it_has_not_seen() {
-    for save in [overwrite, replace] {
-        let mut world = world("x.blend");
-        let editor = Program::editor();
-        load(&world, editor.caller(), "x.blend");
-        let one = version(&world, "x.blend");
-        world.crash();
-        other_saves(&world, "x.blend", b"theirs", vec![one]);
-        world.crash();
-        save(&world, editor.caller(), "x.blend", b"mine");
-        world.pass(3_000);
-        assert_eq!(world.published("x.blend").unwrap(), b"theirs");
-        assert_eq!(world.published("x.blend (conflict 1)").unwrap(), b"mine");
-        // What came of its own save it has seen, also when a daemon ended in between.
-        world.crash();
-        load(&world, editor.caller(), "x.blend");
-        save(&world, editor.caller(), "x.blend", b"both");
-        world.pass(100);
-        world.crash();
-        save(&world, editor.caller(), "x.blend", b"more");
-        world.pass(3_000);
-        assert_eq!(world.published("x.blend").unwrap(), b"more");
-        assert_eq!(world.drive.names(DirId::ROOT), ["x.blend", "x.blend (conflict 1)"]);
-    }
-}
-
-#[test]
-fn removing_what_the_program_has_not_seen_removes_nothing() {
+fn what_is_used_and_not_held_is_asked_for() {
     let world = world("x");
+    let asked = || world.drive.others(|others| std::mem::take(&mut others.asked));
+    // A new file that was published while it is open.
     let program = Program::start();
-    load(&world, program.caller(), "x");
+    let flags = OFlags::WRONLY.bits() as i32;
+    let made = world.fs().create(program.caller(), ROOT, b"new", 0o644, flags, Wait::Allowed);
+    let handle = made.unwrap().1.handle;
+    world.write(handle, 0, b"a part");
+    world.fs().look_at_uses();
+    assert_eq!(asked(), [], "nobody can have it in front of them");
+    world.clock.pass(60_000);
+    world.fs().fsync(handle).unwrap();
+    world.pass(3_000);
+    assert!(world.published("new").is_some());
+    world.fs().look_at_uses();
+    assert_eq!(asked(), [(name("new"), Asked::Meanwhile)]);
+    // It is lost while the handle is open, and free again.
+    world.fs().lock_lost(&name("new"));
+    world.drive.others(|others| others.holds.insert(at("new"), ada(Hold::Session)));
+    world.fs().look_at_uses();
+    assert_eq!(asked(), [], "somebody else has it");
+    world.drive.others(|others| others.holds.clear());
+    world.fs().look_at_uses();
+    assert_eq!(asked(), [(name("new"), Asked::Meanwhile)]);
+    world.close(handle);
+    // A document's first save by an editor.
+    let editor = Program::editor();
+    let made = world.fs().create(editor.caller(), ROOT, b"y.blend", 0o644, flags, Wait::Allowed);
+    let handle = made.unwrap().1.handle;
+    world.write(handle, 0, b"scene");
+    world.close(handle);
+    world.pass(3_000);
+    world.fs().look_at_uses();
+    assert_eq!(asked(), [(name("y.blend"), Asked::Meanwhile)]);
+    drop(editor);
+    world.fs().look_at_uses();
+    assert!(world.drive.others(|others| others.given_back.contains(&name("y.blend"))));
+}
+
+#[test]
+fn a_document_whose_lock_file_an_editor_removes_is_closed() {
+    let world = world("r.odt");
+    let editor = Program::editor();
+    overwrite(&world, editor.caller(), "r.odt", b"two");
+    let flags = OFlags::WRONLY.bits() as i32;
+    let lock = b".~lock.r.odt#";
+    let made = world.fs().create(editor.caller(), ROOT, lock, 0o644, flags, Wait::Allowed).unwrap();
+    world.close(made.1.handle);
+    world.fs().look_at_uses();
+    assert!(world.drive.others(|others| others.given_back.is_empty()));
+    world.fs().unlink(editor.caller(), ROOT, lock, Wait::Allowed).unwrap();
+    world.fs().look_at_uses();
+    assert!(world.drive.others(|others| others.given_back.contains(&name("r.odt"))));
+}
+
+#[test]
+fn a_name_that_somebody_has_checked_out_is_not_made_anew_by_others() {
+    let world = world("x");
+    world.drive.others(|others| others.holds.insert(at("gone"), ada(Hold::Checkout)));
+    let flags = OFlags::WRONLY.bits() as i32;
+    let made = world.fs().create(ME, ROOT, b"gone", 0o644, flags, Wait::Allowed);
+    assert!(locked(made.map(|_| ())));
+    assert_eq!(world.ino("gone"), None);
+}
+
+#[test]
+fn a_change_of_attributes_is_based_on_what_stands_there_whoever_holds_it() {
+    let world = world("x");
     let one = version(&world, "x");
-    other_saves(&world, "x", b"theirs", vec![one]);
-    world.fs().unlink(program.caller(), ROOT, b"x", Wait::Allowed).unwrap();
-    world.pass(5_000);
+    world.drive.others(|others| others.holds.insert(at("x"), ada(Hold::Checkout)));
+    let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    world.fs().setattr(ME, world.ino("x").unwrap(), None, mode).unwrap();
+    world.pass(3_000);
     assert_eq!(bases(&world, "x").last().unwrap(), &[one]);
-}
-
-#[test]
-fn saves_of_one_device_are_never_stale_and_neither_is_a_program_that_has_read_nothing() {
-    let world = world("x");
-    let (one, two) = (Program::start(), Program::start());
-    load(&world, one.caller(), "x");
-    // Somebody on this device, in another program.
-    load(&world, two.caller(), "x");
-    overwrite(&world, two.caller(), "x", b"two");
-    world.pass(100);
-    overwrite(&world, one.caller(), "x", b"three");
-    world.pass(100);
-    assert_eq!(world.published("x").unwrap(), b"three");
-    // Another device's, which a program that has nothing in front of it replaces: `cp`, `rsync`, a build.
-    other_saves(&world, "x", b"theirs", vec![version(&world, "x")]);
-    let three = Program::start();
-    replace(&world, three.caller(), "x", b"four");
-    world.pass(3_000);
-    assert_eq!(world.published("x").unwrap(), b"four");
-    // And one that cannot be told from others.
-    load(&world, Caller { tid: 0, ..ME }, "x");
-    other_saves(&world, "x", b"theirs too", vec![version(&world, "x")]);
-    replace(&world, Caller { tid: 0, ..ME }, "x", b"five");
-    world.pass(3_000);
     assert_eq!(world.drive.names(DirId::ROOT), ["x"]);
-    assert_eq!(world.published("x").unwrap(), b"five");
-}
-
-#[test]
-fn a_look_at_a_part_of_a_file_is_no_loading() {
-    let world = World::new();
-    let big = vec![7; 4 << 20];
-    world.save("big", &big);
-    world.pass(3_000);
-    world.drive.in_company();
-    let (looks, loads) = (Program::start(), Program::start());
-    let open = |by: &Program| {
-        world.fs().open(by.caller(), world.ino("big").unwrap(), 0, Wait::Allowed).unwrap().handle
-    };
-    let (preview, whole) = (open(&looks), open(&loads));
-    world.fs().read(preview, 0, 64 << 10, Wait::Allowed).unwrap();
-    world.fs().release(preview).unwrap();
-    world.fs().read(whole, 0, 4 << 20, Wait::Allowed).unwrap();
-    other_saves(&world, "big", b"theirs", vec![version(&world, "big")]);
-    overwrite(&world, looks.caller(), "big", b"looked");
-    world.pass(3_000);
-    assert_eq!(world.published("big").unwrap(), b"looked");
-    overwrite(&world, loads.caller(), "big", b"loaded");
-    world.pass(3_000);
-    assert_eq!(world.published("big").unwrap(), b"looked");
-    assert_eq!(world.published("big (conflict 1)").unwrap(), b"loaded");
-}
-
-#[test]
-fn what_the_kernel_may_have_in_its_cache_is_loaded_by_opening_it() {
-    let world = World::new();
-    world.save("big", &vec![7; 4 << 20]);
-    world.pass(3_000);
-    world.drive.in_company();
-    load(&world, ME, "big");
-    world.fs().read(world.open("big", OFlags::RDONLY), 0, 4 << 20, Wait::Allowed).unwrap();
-    // The kernel answers this one's reads itself.
-    let program = Program::start();
-    let ino = world.ino("big").unwrap();
-    world.fs().open(program.caller(), ino, 0, Wait::Allowed).unwrap();
-    other_saves(&world, "big", b"theirs", vec![version(&world, "big")]);
-    overwrite(&world, program.caller(), "big", b"mine");
-    world.pass(3_000);
-    assert_eq!(world.published("big").unwrap(), b"theirs");
 }
 
 #[test]
@@ -436,12 +422,12 @@ fn who_holds_a_file_is_read_beside_it_and_in_its_attribute() {
     let lock = b"user.atelier.lock";
     assert_eq!(world.read(".x.blend.lock"), None);
     assert!(matches!(world.fs().getxattr(ino, lock), Err(FsError::NoAttribute)));
-    let holder = vfs::Holder { unreachable: 2, ..ada(Hold::Checkout) };
+    let holder = vfs::Holder { unreachable: 2, ..ada(Hold::Session) };
     world.drive.others(|others| others.holds.insert(at("x.blend"), holder));
     let text = String::from_utf8(world.read(".x.blend.lock").unwrap()).unwrap();
     let wanted = [
         "holder: Ada\n",
-        "kind: checked out\n",
+        "kind: being written\n",
         "since: 1970-01-01T00:00:00Z\n",
         "sure: 2 members could not be asked\n",
     ];
@@ -450,7 +436,7 @@ fn who_holds_a_file_is_read_beside_it_and_in_its_attribute() {
     assert_eq!(world.list(""), ["x.blend"], "never listed");
     // Another text is another file, so that nothing old is read from a cache.
     let before = world.ino(".x.blend.lock").unwrap();
-    world.drive.others(|others| others.holds.insert(at("x.blend"), ada(Hold::Session)));
+    world.drive.others(|others| others.holds.insert(at("x.blend"), ada(Hold::Checkout)));
     assert_ne!(world.ino(".x.blend.lock").unwrap(), before);
     let flags = OFlags::WRONLY.bits() as i32;
     let ino = world.ino(".x.blend.lock").unwrap();

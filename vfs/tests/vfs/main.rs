@@ -25,4 +25,5 @@ mod names;
 mod owners;
 mod past;
 mod remote;
+mod stale;
 mod stress;

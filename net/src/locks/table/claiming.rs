@@ -16,13 +16,12 @@ impl Table {
         let mut above = claim.above;
         above.truncate(limits::LOCK_ABOVE_MAX);
         let chain = book::chain(&scope, above);
-        let covering = self.book.covering(&scope, &chain);
-        if let Some((_, id)) = covering.iter().find(|key| self.is_own(key)) {
-            let unreachable = self.unreachable(self.now_ms, *id);
+        if let Some(key) = self.book.exactly(self.me, &scope) {
+            if !self.is_own(&key) {
+                return Began::Waiting(key.1);
+            }
+            let unreachable = self.unreachable(self.now_ms, key.1);
             return Began::Decided(LockOutcome::Held { unreachable, newer: false });
-        }
-        if let Some((_, id)) = self.book.exactly(self.me, &scope) {
-            return Began::Waiting(id);
         }
         let seen = self.book.overlapping(&scope, &chain).into_iter();
         let foreign = seen.filter(|key| self.is_seen(self.now_ms, key));
@@ -72,7 +71,8 @@ impl Table {
         let scope = scope.clone().folded();
         let Some((_, id)) = self.book.exactly(self.me, &scope) else { return };
         if !self.is_own(&(self.me, id)) {
-            self.effects.push_back(Effect::Decided { id, outcome: LockOutcome::Closed });
+            let outcome = LockOutcome::Closed;
+            self.effects.push_back(Effect::Decided { id, scope, outcome });
         }
         self.let_go(id);
     }
@@ -192,6 +192,7 @@ impl Table {
             since_ms: self.wall_ms(since_ms),
             whole: denial.unreachable == 0,
             unreachable: denial.unreachable,
+            below: false,
         };
         let better = (denial.priority, denial.holder) < self.rank_of(&key);
         let sure = denial.holder == from && denial.stage == Stage::Held;
@@ -220,23 +221,29 @@ impl Table {
         }
         let mine = self.mine.get(&id)?;
         let up = self.peers.iter().filter(|(_, peer)| peer.link != Link::Down);
-        let answers = up.map(|(device, _)| mine.asked.get(device).map(|ask| ask.answer));
-        let (mut silent, mut denied) = (false, None);
-        for answer in answers {
-            match answer {
-                None | Some(Answer::None) => silent = true,
+        let (mut silent, mut denied) = (Vec::new(), None);
+        for (device, peer) in up {
+            match mine.asked.get(device).map(|ask| ask.answer) {
+                None | Some(Answer::None) if peer.mute => {}
+                None | Some(Answer::None) => silent.push(*device),
                 Some(Answer::Denied(foreign)) => denied = Some(foreign),
                 Some(Answer::Granted | Answer::Unknown | Answer::Unasked) => {}
             }
         }
-        let late = self.now_ms >= mine.decide_at_ms && self.keeps(Rule::SilentAreLeftOut);
+        let decide_at_ms = mine.decide_at_ms;
+        let late = self.now_ms >= decide_at_ms && self.keeps(Rule::SilentAreLeftOut);
         match denied {
             Some(foreign) if late => {
                 self.let_go(id);
                 Some(LockOutcome::Denied(foreign))
             }
-            None if late || !silent => {
-                self.undecided.remove(&(mine.decide_at_ms, id));
+            None if late || silent.is_empty() => {
+                for device in silent {
+                    if let Some(peer) = self.peers.get_mut(&device) {
+                        peer.mute = true;
+                    }
+                }
+                self.undecided.remove(&(decide_at_ms, id));
                 let unreachable = self.unreachable(self.now_ms, id);
                 if let Some(entry) = self.book.get_mut(&key) {
                     entry.standing = Standing::Own;
@@ -260,8 +267,9 @@ impl Table {
     }
 
     pub(super) fn decide_and_tell(&mut self, id: u64) {
-        if let Some(outcome) = self.decide(id) {
-            self.effects.push_back(Effect::Decided { id, outcome });
+        let scope = self.book.get(&(self.me, id)).map(|entry| entry.scope.clone());
+        if let (Some(outcome), Some(scope)) = (self.decide(id), scope) {
+            self.effects.push_back(Effect::Decided { id, scope, outcome });
         }
     }
 
@@ -289,8 +297,12 @@ impl Table {
 
     /// An own claim is refused.
     pub(super) fn refuse(&mut self, id: u64, foreign: Foreign) {
+        let scope = self.book.get(&(self.me, id)).map(|entry| entry.scope.clone());
         self.let_go(id);
-        self.effects.push_back(Effect::Decided { id, outcome: LockOutcome::Denied(foreign) });
+        if let Some(scope) = scope {
+            let outcome = LockOutcome::Denied(foreign);
+            self.effects.push_back(Effect::Decided { id, scope, outcome });
+        }
     }
 
     /// An own lock is somebody else's now.

@@ -32,7 +32,8 @@ pub enum Asked {
 pub fn ada(hold: Hold) -> Holder {
     let name = "Ada".into();
     let refuses = hold != Hold::Presence;
-    Holder { device: THERE, name, hold, since_ms: 0, unreachable: 0, refuses, own: false }
+    let (own, below) = (false, false);
+    Holder { device: THERE, name, hold, since_ms: 0, unreachable: 0, refuses, own, below }
 }
 
 impl Drive {
