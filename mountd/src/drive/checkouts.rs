@@ -182,6 +182,20 @@ impl Drive {
         self.author(vec![Op::Checkout { dir, name }]).map_err(|e| Failure::of(&e))
     }
 
+    /// Whatever programs here still save under a name stands beside, and no lock of this device covers it.
+    fn give_way(&self, register: &Register) {
+        if let Some(fs) = self.fs() {
+            fs.lock_broken(register);
+        }
+        if let Some(net) = self.net() {
+            net.unlock(&net::locks::Scope::Name(register.clone()));
+        }
+        // Perhaps it was held as part of everything below a directory.
+        if let Some(fs) = self.fs() {
+            fs.end_bursts();
+        }
+    }
+
     /// Somebody else has checked out what programs here hold: they let go, and what they still save stands beside.
     pub(super) fn yield_to_checkout(
         &self,
@@ -193,12 +207,7 @@ impl Drive {
         if net.lock_held(&net_spot(&spot)).is_none() {
             return Ok(());
         }
-        net.unlock(&net::locks::Scope::Name(spot.register.clone()));
-        if let Some(fs) = self.fs() {
-            fs.lock_broken(register);
-            // Perhaps it was held as part of everything below a directory.
-            fs.end_bursts();
-        }
+        self.give_way(&spot.register);
         let path = self.path_of_register(register)?;
         let text = format!("{by} has broken your lock of {path}");
         self.notice(text.clone(), BROKEN_REMEDY.into());
@@ -273,9 +282,7 @@ impl Drive {
         let (text, remedy, who) = match self.journal.checkout_fate(id)? {
             Some(CheckoutFate::Broken { by }) => {
                 let who = self.device_name(by);
-                if let Some(fs) = self.fs() {
-                    fs.lock_broken(register);
-                }
+                self.give_way(&self.spot_of(register)?.register);
                 let text = format!("{who} has broken your checkout of {path}");
                 (text, BROKEN_REMEDY, who)
             }

@@ -397,7 +397,9 @@ impl Core {
         let scope = Scope::Name(spot.register.clone());
         {
             let uses = self.work.uses.lock();
-            if uses.covering(&spot).is_some() || uses.is_wanted(&scope) || uses.is_full() {
+            let taken = uses.covering(&spot).is_some() || uses.is_wanted(&scope);
+            // Whoever took it away wants to work there.
+            if taken || uses.is_broken(&spot) || uses.is_full() {
                 return Ok(());
             }
         }
