@@ -125,9 +125,15 @@ impl Drive {
         self.device_named(text, Of::Today)
     }
 
-    /// The removed member `text` names, likewise.
-    pub fn removed_member_named(&self, text: &str) -> Option<DeviceId> {
-        self.device_named(text, Of::Before)
+    /// The device `text` names, likewise, whose work may be kept aside: a removed one, else one of which something is.
+    pub fn set_aside_named(&self, text: &str) -> Option<DeviceId> {
+        let before = self.device_named(text, Of::Before);
+        before.or_else(|| {
+            let device = self.device_named(text, Of::Today)?;
+            let is_reader = self.journal.member(device)?.role == journal::op::Role::Reader;
+            let has = || self.journal.set_aside(device).is_ok_and(|aside| !aside.is_empty());
+            (is_reader || has()).then_some(device)
+        })
     }
 
     fn device_named(&self, text: &str, of: Of) -> Option<DeviceId> {

@@ -6,7 +6,7 @@
 //! something about is told to owners.
 
 use journal::op::Role;
-use journal::{EntryId, Member, Odd, OddClock};
+use journal::{DeviceId, EntryId, Member, Odd, OddClock};
 
 use super::Drive;
 use crate::ipc::{Notice, rfc3339};
@@ -56,6 +56,7 @@ impl Drive {
                 remedy: "what is here stays here; ask an owner for a ticket to join again".into(),
             });
         }
+        out.extend(self.own_aside_notice());
         let is_owner = self.own_role() == Some(Role::Owner);
         for member in &members {
             out.extend(self.fork_notice(member));
@@ -101,35 +102,62 @@ impl Drive {
                 ),
             });
         }
-        if member.flags.ignored_operations && !member.removed {
-            out.push(Notice {
-                what: format!("{} wrote changes that its role does not allow", member.name),
-                since: now(),
-                remedy:
-                    "they are kept and have no effect; give it another role, or ask what happened"
-                        .into(),
-            });
-        }
-        if !member.removed {
-            return out;
-        }
-        match self.journal.set_aside(member.device) {
-            Ok(aside) if !aside.is_empty() => out.push(Notice {
-                what: format!(
-                    "{} was removed; {} changes that the removal had not seen are kept aside",
-                    member.name,
-                    aside.len()
-                ),
-                since: rfc3339(aside.iter().map(|a| a.saved_at_ms).min().unwrap_or(0)),
-                remedy: format!(
+        match (self.aside(member.device), member.removed) {
+            (Some((count, since)), removed) => {
+                let what = match removed {
+                    true => format!(
+                        "{} was removed; {count} changes that the removal had not seen are kept aside",
+                        member.name
+                    ),
+                    false => format!(
+                        "{count} changes that {} wrote before it heard that it was made a reader are kept aside",
+                        member.name
+                    ),
+                };
+                let remedy = format!(
                     "`atelier members PATH take-back {}` lets them count; --dry-run shows them",
                     member.device
-                ),
+                );
+                out.push(Notice { what, since, remedy });
+            }
+            (None, false) if member.flags.ignored_operations => out.push(Notice {
+                what: format!("{} wrote changes that its role does not allow", member.name),
+                since: now(),
+                remedy: "they are kept and have no effect; ask what happened".into(),
             }),
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "what is kept aside cannot be read"),
+            (None, _) => {}
         }
         out
+    }
+
+    /// How much of a device's work is kept aside, and since when, if any.
+    fn aside(&self, device: DeviceId) -> Option<(usize, String)> {
+        let aside = self.journal.set_aside(device).unwrap_or_else(|error| {
+            tracing::error!(%error, "what is kept aside cannot be read");
+            Vec::new()
+        });
+        let since = aside.iter().map(|a| a.saved_at_ms).min()?;
+        Some((aside.len(), rfc3339(since)))
+    }
+
+    /// Whose own work is gone from its mount must hear where it is.
+    fn own_aside_notice(&self) -> Option<Notice> {
+        let own = self.journal.member(self.signer.device())?;
+        let (count, since) = self.aside(own.device)?;
+        let why = match own.removed {
+            true => "removed from the drive",
+            false => "made a reader",
+        };
+        Some(Notice {
+            what: format!(
+                "{count} changes of this device do not count: it was {why} before they reached anybody"
+            ),
+            since,
+            remedy: format!(
+                "they are kept (`atelier history FILE` names them); an owner can let them count: `atelier members PATH take-back {}`",
+                own.device
+            ),
+        })
     }
 
     fn clock_notices(&self) -> Vec<Notice> {

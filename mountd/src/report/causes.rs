@@ -504,7 +504,9 @@ impl Failure {
     pub fn no_such_removed_member(device: impl Display) -> Self {
         Self::new(
             Code::NoSuchMember,
-            format!("no member {device} was removed from the drive, or several that begin so"),
+            format!(
+                "no member {device} was removed from the drive or made a reader, or several that begin so"
+            ),
             "give the id that `atelier status PATH` names",
         )
     }
