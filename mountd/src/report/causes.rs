@@ -471,6 +471,9 @@ impl Failure {
     /// One collection at a time.
     pub fn collecting_already() -> Self {
         Self::new(Code::Busy, "the drive is being collected already", "wait until that is done")
+            Why::FolderNow { .. } | Why::Virtual { .. } => {
+                "give a destination in the same drive with --to"
+            }
     }
 
     /// What belongs to a damaged content cannot be told.
