@@ -60,6 +60,9 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
         .build()
         .map_err(Failure::internal)?;
     make_fresh(&mut launch, runtime.handle())?;
+    if !matches!(launch.fresh, Fresh::Existing) {
+        join::check_listen(&launch)?;
+    }
     let dir = launch.store.dir().to_owned();
     let marker = Marker::place(&dir).map_err(|e| Failure::io("write", &dir, &e))?;
     let drive = open_drive(&launch, &dir, marker.opened)?;

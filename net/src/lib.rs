@@ -47,7 +47,7 @@ pub use invite::Ticket;
 pub use join::{JoinOptions, JoinOutcome, join};
 pub use libp2p::Multiaddr;
 pub use locks::{Foreign, LockClaim, LockInfo, LockKind, LockOutcome, Scope, Spot};
-pub use start::{Config, device_of_secret, start};
+pub use start::{Config, can_listen, device_of_secret, start};
 pub use wire::JoinRefusal;
 
 #[cfg(test)]

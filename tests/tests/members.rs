@@ -395,7 +395,9 @@ fn a_move_that_lost_is_listed_until_somebody_says_that_it_is_dealt_with() -> Res
     ensure!(told.contains("another move was first"), "{told}");
     let wrong = cat.try_cli(&["conflicts", "settle", "theirs"])?;
     ensure!(wrong.code == 1 && wrong.err.contains("no move"), "{}", wrong.err);
-    cat.cli(&["conflicts", "settle", "scenes"])?;
+    // As it is listed, or by a path to it.
+    let path = cat.path("scenes");
+    cat.cli(&["conflicts", "settle", path.to_str().context("a path")?])?;
     agree(&[&ann, &bob, &cat])?;
     for device in [&ann, &bob, &cat] {
         ensure!(device.json("conflicts")? == Value::Array(vec![]), "{}", device.name());

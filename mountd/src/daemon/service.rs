@@ -248,7 +248,7 @@ impl Service for DriveService {
                         unit: Unit::Bytes,
                     });
                 });
-                let done = done.map_err(|e| Failure::of(&e))?;
+                let done = done.map_err(|e| Failure::not_exported(&e))?;
                 let (files, dirs, bytes) = (done.files, done.dirs, done.bytes);
                 Ok(Response::Exported(ExportReport { files, dirs, bytes }))
             }

@@ -163,9 +163,11 @@ impl Drive {
     fn clock_notices(&self) -> Vec<Notice> {
         let own = self.signer.device();
         let mut out = Vec::new();
+        let mut is_behind = false;
         if let Some(ahead_ms) = self.journal.others_ahead_ms()
             && ahead_ms.unsigned_abs() > journal::date::ODD_MS
         {
+            is_behind = ahead_ms > 0;
             let which = if ahead_ms > 0 { "behind" } else { "ahead of" };
             out.push(Notice {
                 what: format!(
@@ -181,9 +183,12 @@ impl Drive {
             tracing::error!(%error, "dates cannot be looked at");
             Vec::new()
         });
-        for clock in
-            clocks.into_iter().filter(|c| c.device != own || matches!(c.odd, Odd::Future { .. }))
-        {
+        for clock in clocks {
+            let is_future = matches!(clock.odd, Odd::Future { .. });
+            // By a clock that is behind everybody else's work is dated ahead.
+            if (clock.device == own && !is_future) || (is_behind && is_future) {
+                continue;
+            }
             let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
             if is_member {
                 out.push(self.clock_notice(&clock));

@@ -532,7 +532,32 @@ impl Failure {
         )
     }
 
-    /// The place to export to cannot take the files.
+    /// The place to restore to is none.
+    pub fn bad_target(path: &Path, why: impl Display) -> Self {
+        Self::new(
+            Code::BadDestination,
+            format!("cannot restore to {}: {why}", path.display()),
+            "give a name in the same drive that does not exist yet",
+        )
+    }
+
+    /// The destination of an export cannot be used, or the export broke off.
+    pub fn not_exported(error: &crate::drive::ExportError) -> Self {
+        use crate::drive::ExportError as Why;
+        match error {
+            Why::NotEmpty(dest) => Self::bad_destination(dest, "it is not empty"),
+            Why::NotFolder(dest) => Self::bad_destination(dest, "it is no folder"),
+            Why::Io { path, verb, source } => Self::io(verb, path, source),
+            Why::Read { .. } => Self::new(
+                Code::Unreadable,
+                chain(error),
+                "bring a device online that has the file, and export again into an empty folder",
+            ),
+            Why::State(_) => Self::of(error),
+        }
+    }
+
+    /// The folder an export was to go to cannot be used.
     pub fn bad_destination(path: &Path, why: impl Display) -> Self {
         Self::new(
             Code::BadDestination,
