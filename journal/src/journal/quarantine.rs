@@ -5,7 +5,7 @@
 //! Invariants:
 //! - taking back changes nothing about what counts already, and leaves the device as it is, removed or a reader: what
 //!   arrives of it later is kept aside as before;
-//! - only what is known here is taken back;
+//! - only what is known here is taken back, and with an editor's rights: nobody becomes an owner by it;
 //! - what is looked at costs what is kept aside, not how much the device ever wrote.
 
 use std::collections::BTreeSet;
@@ -85,7 +85,12 @@ impl Journal {
                 return Ok(Vec::new());
             }
             let Parts { counts, ends, tips, above, before, .. } = parts;
+            // Never an owner's: an owner that was admitted earlier than whoever takes back would keep that role.
             let had = before.or_else(|| writing(member)).unwrap_or_else(|| member.last_role());
+            let had = had.min(Role::Editor);
+            let is_removed = member.role().is_none();
+            let capped = |role: Role| if is_removed { role.min(Role::Editor) } else { role };
+            let above = above.map(capped);
             let mut ops = vec![Op::SetRole { device, role: had, frontier: counts }];
             let mut role = Some(had);
             let mut then = |ops: &mut Vec<Op>, next: Option<Role>, frontier: Vec<EntryId>| {
@@ -100,9 +105,9 @@ impl Journal {
             if above.is_some() {
                 then(&mut ops, above, ends);
             }
-            if member.role().is_none() {
+            if is_removed {
                 // The role that is shown for it stays the one it had.
-                then(&mut ops, Some(member.last_role()), tips.clone());
+                then(&mut ops, Some(capped(member.last_role())), tips.clone());
             }
             then(&mut ops, member.role(), tips);
             Ok(ops)

@@ -155,6 +155,20 @@ const TABLE: &[super::Scenario<'_>] = &[
         = member B editor removed",
     ),
     (
+        "an owner's work that a later owner takes back makes it no owner again",
+        "
+        A: role B owner; role C owner
+        cut B
+        A: remove B
+        B: write x bob
+        together
+        C: take-back B
+        B! write more b
+        = x bob
+        = member B editor removed
+        = member C owner",
+    ),
+    (
         "what comes later of it is kept aside as before",
         "
         apart A C | B D
