@@ -133,8 +133,8 @@ fn work_of_one_who_was_made_a_reader_meanwhile_is_told_of_and_can_be_taken_back(
         device.wait_bytes("shot", b"before")?;
         ensure!(!device.path("new").exists(), "{} shows it", device.name());
     }
-    wait_notice(&ann, &["2 changes that Bob wrote", "made a reader", "take-back"])?;
-    wait_notice(&bob, &["2 changes of this device do not count", "made a reader", "take-back"])?;
+    wait_notice(&ann, &["what Bob wrote", "made a reader", "2 changes", "take-back"])?;
+    wait_notice(&bob, &["does not count", "made a reader", "2 changes", "take-back"])?;
     ensure!(notices(&ann)?.iter().all(|n| !n.contains("role does not allow")), "told twice");
     let shown = ann.cli(&["members", "take-back", "Bob", "--dry-run"])?;
     ensure!(shown.contains("shot") && shown.contains("new"), "{shown}");

@@ -10,6 +10,7 @@ use journal::{DeviceId, EntryId, Member, Odd, OddClock};
 
 use super::Drive;
 use crate::ipc::{Notice, rfc3339};
+use crate::report::causes::JOIN_AGAIN;
 
 /// A span of time for people, in its largest unit.
 fn span(ms: u64) -> String {
@@ -22,6 +23,10 @@ fn span(ms: u64) -> String {
     let found = UNITS.iter().find(|(unit, _)| ms >= 2 * unit);
     found
         .map_or_else(|| format!("{} s", ms / 1_000), |(unit, name)| format!("{} {name}", ms / unit))
+}
+
+fn changes(count: usize) -> String {
+    if count == 1 { "1 change".to_owned() } else { format!("{count} changes") }
 }
 
 /// Why a date is odd.
@@ -45,15 +50,14 @@ pub(super) fn reason(odd: Odd) -> String {
 impl Drive {
     /// What `status` tells of members and clocks.
     pub(super) fn member_notices(&self) -> Vec<Notice> {
-        let own = self.signer.device();
         let members = self.journal.members();
         let mut out = Vec::new();
-        if members.iter().any(|m| m.device == own && m.removed) {
+        if self.is_removed() {
             out.push(Notice {
                 what: "this device was removed from the drive: what others write no longer comes"
                     .into(),
                 since: rfc3339(self.clock.wall_ms()),
-                remedy: "what is here stays here; ask an owner for a ticket to join again".into(),
+                remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
             });
         }
         out.extend(self.own_aside_notice());
@@ -106,12 +110,14 @@ impl Drive {
             (Some((count, since)), removed) => {
                 let what = match removed {
                     true => format!(
-                        "{} was removed; {count} changes that the removal had not seen are kept aside",
-                        member.name
+                        "{} was removed; what the removal had not seen is kept aside: {}",
+                        member.name,
+                        changes(count)
                     ),
                     false => format!(
-                        "{count} changes that {} wrote before it heard that it was made a reader are kept aside",
-                        member.name
+                        "what {} wrote before it heard that it was made a reader is kept aside: {}",
+                        member.name,
+                        changes(count)
                     ),
                 };
                 let remedy = format!(
@@ -150,11 +156,12 @@ impl Drive {
         };
         Some(Notice {
             what: format!(
-                "{count} changes of this device do not count: it was {why} before they reached anybody"
+                "what this device wrote before others heard of it does not count, it had been {why}: {}",
+                changes(count)
             ),
             since,
             remedy: format!(
-                "they are kept (`atelier history FILE` names them); an owner can let them count: `atelier members PATH take-back {}`",
+                "it is kept (`atelier history FILE` names it); an owner can let it count: `atelier members PATH take-back {}`",
                 own.device
             ),
         })

@@ -22,9 +22,9 @@ impl Submit for Drive {
     }
 
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {
-        let role = self.own_role().ok_or_else(|| SealError::ReadOnly { role: "removed".into() })?;
+        let role = self.own_role().ok_or_else(|| SealError::ReadOnly { removed: true })?;
         if role == Role::Reader {
-            return Err(SealError::ReadOnly { role: "reader".into() });
+            return Err(SealError::ReadOnly { removed: false });
         }
         self.store.sync().map_err(|error| match error {
             cas::error::WriteError::Full => SealError::Full,

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use super::{Code, Failure, chain};
 
+/// How a removed device comes back. Its old store stays what it is: a device is removed for good.
+pub const JOIN_AGAIN: &str = "to come back, ask an owner for a ticket and join as a new device, in another data directory (`atelier --data-dir DIR join TICKET PATH`)";
+
 impl Failure {
     /// Something nobody foresaw.
     pub fn internal(cause: impl Display) -> Self {
@@ -123,7 +126,10 @@ impl Failure {
         Self::new(
             Code::AlreadyMember,
             format!("this device is already a member of \"{name}\""),
-            format!("mount it with `atelier mount {}`", mount.display()),
+            format!(
+                "mount it with `atelier mount {}`; if it was removed: {JOIN_AGAIN}",
+                mount.display()
+            ),
         )
     }
 
@@ -427,6 +433,35 @@ impl Failure {
         Self::new(Code::Refused, why.to_string(), "ask an owner of the drive")
     }
 
+    /// This device is no member any more.
+    pub fn removed() -> Self {
+        let what = "this device was removed from the drive";
+        let remedy = format!("`atelier export PATH DIR` copies what is here; {JOIN_AGAIN}");
+        Self::new(Code::Refused, what, remedy)
+    }
+
+    /// What this device saved could not be published.
+    pub fn not_published(error: &vfs::SealError) -> Self {
+        match error {
+            vfs::SealError::ReadOnly { removed: true } => Self::removed(),
+            vfs::SealError::ReadOnly { removed: false } => Self::new(
+                Code::Refused,
+                "something saved on this device cannot be published: it may only read the drive",
+                "ask an owner for the editor role, or copy what you saved to a place outside the drive",
+            ),
+            error => Self::of(error),
+        }
+    }
+
+    /// The drive ended with something that exists only here.
+    pub fn left_unpublished(log: &Path) -> Self {
+        Self::new(
+            Code::NotInSync,
+            "unmounted, but something could not be published; it is kept and tried again at the next mount",
+            format!("mount the drive: `atelier status PATH` says why, as does {}", log.display()),
+        )
+    }
+
     /// Nothing was restored, and nothing changed.
     pub fn not_restored(error: &crate::drive::RestoreError) -> Self {
         use crate::drive::RestoreError as Why;
@@ -436,6 +471,9 @@ impl Failure {
             }
             Why::Ambiguous { .. } => "give more digits of the id",
             Why::Folder { .. } => "give --at with a time",
+            Why::FolderNow { .. } | Why::Virtual { .. } => {
+                "give a destination in the same drive with --to"
+            }
             Why::Gone { .. } => {
                 "bring a device online that still has them, or restore another version (`atelier history FILE`)"
             }
@@ -471,9 +509,6 @@ impl Failure {
     /// One collection at a time.
     pub fn collecting_already() -> Self {
         Self::new(Code::Busy, "the drive is being collected already", "wait until that is done")
-            Why::FolderNow { .. } | Why::Virtual { .. } => {
-                "give a destination in the same drive with --to"
-            }
     }
 
     /// What belongs to a damaged content cannot be told.
