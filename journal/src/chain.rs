@@ -250,16 +250,24 @@ pub(crate) fn lanes(kv: &(impl KvRead + ?Sized)) -> Result<Vec<(u32, LaneRec)>, 
     Ok(out)
 }
 
+/// A lane with its number.
+pub(crate) type LaneRun = (u32, LaneRec);
+
 /// The tips of every chain.
 pub(crate) fn frontier(kv: &(impl KvRead + ?Sized)) -> Result<Frontier, StateError> {
+    Ok(tips_of(&lanes(kv)?))
+}
+
+/// The tips of these lanes.
+pub(crate) fn tips_of(lanes: &[LaneRun]) -> Frontier {
     let mut tips = Vec::new();
-    for (_, lane) in lanes(kv)? {
+    for (_, lane) in lanes {
         let seq = lane.first_seq + u64::from(lane.len.saturating_sub(1));
         tips.push(Tip { device: lane.device, seq, entry: lane.tip });
     }
     tips.sort_unstable();
     tips.truncate(TIPS_MAX);
-    Ok(Frontier { tips })
+    Frontier { tips }
 }
 
 /// Entries nothing builds on, sorted.
@@ -335,17 +343,28 @@ pub(crate) fn lacking(
     theirs: &Frontier,
     bytes_max: usize,
 ) -> Result<Vec<(EntryId, LogPos)>, StateError> {
-    let lanes = lanes(kv)?;
-    let next = lacking_from(kv, &lanes, theirs)?;
+    lacking_of(kv, &lanes(kv)?, theirs, bytes_max)
+}
+
+/// The same of these lanes, which must be closed under what their entries have seen, or hold what `theirs` has.
+pub(crate) fn lacking_of(
+    kv: &(impl KvRead + ?Sized),
+    lanes: &[LaneRun],
+    theirs: &Frontier,
+    bytes_max: usize,
+) -> Result<Vec<(EntryId, LogPos)>, StateError> {
+    let next = lacking_from(kv, lanes, theirs)?;
+    let lens: BTreeMap<u32, u32> = lanes.iter().map(|(lane, run)| (*lane, run.len)).collect();
     let mut heap = BinaryHeap::new();
     let push = |heap: &mut BinaryHeap<_>, lane: u32, pos: u32| -> Result<(), StateError> {
-        if let Some(id) = entry_at(kv, lane, pos)? {
+        let within = lens.get(&lane).is_some_and(|len| pos < *len);
+        if within && let Some(id) = entry_at(kv, lane, pos)? {
             let rec = load_entry(kv, &id)?.ok_or_else(|| corrupt(&[table::ENTRY]))?;
             heap.push(Reverse((rec.number, lane, pos, id, rec.at)));
         }
         Ok(())
     };
-    for (lane, rec) in &lanes {
+    for (lane, rec) in lanes {
         let from = next.get(lane).copied().unwrap_or(0);
         if from < rec.len {
             push(&mut heap, *lane, from)?;

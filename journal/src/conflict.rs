@@ -76,6 +76,24 @@ pub(crate) fn copy_name(
     EntryName::new(&text).unwrap_or_else(|_| name.clone())
 }
 
+/// Of which name `copy` is a copy's, as far as a name that was not cut tells.
+pub(crate) fn copied_name(copy: &EntryName) -> Option<EntryName> {
+    let (stem, tag) = copy.as_str().rsplit_once(COPY_MARK)?;
+    let (_, ending) = tag.rsplit_once(')')?;
+    EntryName::new(&format!("{stem}{ending}")).ok()
+}
+
+/// Whether a copy `version` of `name` could be shown as `copy`.
+pub(crate) fn is_copy_name(
+    copy: &EntryName,
+    name: &EntryName,
+    user: &str,
+    version: &VersionId,
+) -> bool {
+    let named = |digits| copy_name(name, user, version, digits);
+    [DIGITS_SHORT, DIGITS_LONG].iter().any(|digits| named(*digits).folded() == copy.folded())
+}
+
 /// A copy that would like a short name.
 struct Claim {
     version: VersionId,
@@ -124,7 +142,7 @@ fn user_of<'m>(members: &'m Members, device: &DeviceId) -> &'m str {
     if canary::is(Canary::CopyNamedAfterFirst) {
         return members.list.first().map_or("unknown", |m| m.user.as_str());
     }
-    members.get(device).map_or("unknown", |m| m.user.as_str())
+    members.user(device)
 }
 
 impl Fold<'_> {

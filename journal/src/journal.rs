@@ -12,6 +12,7 @@
 mod acks;
 mod checkouts;
 mod commit;
+mod farewell;
 mod look;
 mod open;
 mod quarantine;

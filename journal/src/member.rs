@@ -128,6 +128,11 @@ impl Members {
         self.list.iter().find(|m| m.device == *device)
     }
 
+    /// The name that copies of `device` carry.
+    pub(crate) fn user(&self, device: &DeviceId) -> &str {
+        self.get(device).map_or("unknown", |m| m.user.as_str())
+    }
+
     fn rank(&self, device: &DeviceId) -> Option<usize> {
         self.list.iter().position(|m| m.device == *device)
     }

@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 
 use crate::chain::sees;
+use crate::conflict::{copied_name, is_copy_name};
 use crate::error::StateError;
 use crate::id::{DirId, DriveId, VersionId};
 use crate::kv::{KvRead, keys_with, prefix_end};
+use crate::member::Members;
 use crate::name::{EntryName, Register};
 use crate::op::{Content, FileValue};
 use crate::order::OrderKey;
@@ -351,12 +353,37 @@ pub(crate) fn once_at(
     if let Some(found) = once_in(kv, &reg)? {
         return Ok(Some(found));
     }
-    let Some(copy) = copy_at(kv, &reg)? else { return Ok(None) };
+    let Some(copy) = copy_at(kv, &reg)? else { return removed_copy_at(kv, dir, name) };
     let what = match copy.kind {
         ViewKind::Dir { dir, .. } => Once::Dir(dir),
         ViewKind::File(_) | ViewKind::Symlink(_) => Once::Leaf,
     };
     Ok(Some(OnceNode { name: copy.shown, what }))
+}
+
+/// A removed directory that stood beside something else of its name, under the name it had as a copy.
+fn removed_copy_at(
+    kv: &(impl KvRead + ?Sized),
+    dir: DirId,
+    name: &EntryName,
+) -> Result<Option<OnceNode>, StateError> {
+    let Some(of) = copied_name(name) else { return Ok(None) };
+    let members = Members::load(kv)?;
+    let reg = RegKey::new(&dir, &of);
+    for row in keys_with(kv, &key(table::REG_VERSION, &[reg.as_slice()]))? {
+        let version = version_at_end(&row)?;
+        let Some(rec) = load_version(kv, &version)? else { continue };
+        let (What::Dir { dir: below, .. }, Some(register)) = (&rec.what, &rec.register) else {
+            continue;
+        };
+        if is_copy_name(name, &register.name, members.user(&rec.author), &version)
+            && stands_at(kv, below, &reg)?
+            && load_entry(kv, &version.entry)?.is_some_and(|entry| entry.accepted())
+        {
+            return Ok(Some(OnceNode { name: name.clone(), what: Once::Dir(*below) }));
+        }
+    }
+    Ok(None)
 }
 
 fn once_in(kv: &(impl KvRead + ?Sized), reg: &RegKey) -> Result<Option<OnceNode>, StateError> {

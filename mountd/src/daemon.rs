@@ -34,6 +34,7 @@ use crate::launch::{Fresh, Launch};
 use crate::report::Failure;
 use crate::signals::Stop;
 use stopped::Marker;
+pub(crate) use stopped::RUNNING_NAME;
 
 /// Threads that drive the network; hashing and disk run on blocking threads beside them.
 const NET_THREADS: usize = 2;
@@ -59,6 +60,9 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::internal)?;
+    if !matches!(launch.fresh, Fresh::Existing) {
+        join::check_listen(&launch)?;
+    }
     make_fresh(&mut launch, runtime.handle())?;
     let dir = launch.store.dir().to_owned();
     let marker = Marker::place(&dir).map_err(|e| Failure::io("write", &dir, &e))?;
@@ -277,5 +281,5 @@ fn finish(drive: &Drive, fs: &vfs::Fs) -> Result<(), Failure> {
             tracing::warn!("no other device has everything yet");
         }
     }
-    sealed.map_err(|e| Failure::of(&e))
+    sealed.map_err(|e| Failure::not_published(&e))
 }

@@ -42,6 +42,7 @@ use parking_lot::Mutex;
 use crate::clock::SystemClock;
 use crate::ipc::Notice;
 
+pub use export::ExportError;
 pub use fetching::{FETCH_WAIT, Fetching};
 pub use members::{Against, TakeBack};
 pub use peers::Members;

@@ -38,6 +38,7 @@ use crate::node::{Node, Seen, device_of, peer_of};
 use crate::peers::{AddressBook, Dial, LinkKind, Scores, Source, Verdict};
 use crate::session::{self, Control, Hint, Reports};
 use crate::transfer::{Input, Opener};
+use crate::twins::Twins;
 use crate::wire::addr::Via;
 use crate::wire::{Addr, PROTOCOL_CHUNKS, PROTOCOL_JOIN, PROTOCOL_JOURNAL, PROTOCOL_LOCK};
 use crate::{join, serve, transfer, warden};
@@ -45,6 +46,7 @@ use crate::{join, serve, transfer, warden};
 mod dialling;
 mod given;
 mod locks;
+mod members;
 mod talks;
 use given::Given;
 use locks::LockLine;
@@ -90,9 +92,20 @@ struct Talk {
 }
 
 enum Opening {
-    Journal { device: DeviceId, connection: ConnectionId },
-    Locks { device: DeviceId, connection: ConnectionId },
+    Journal {
+        device: DeviceId,
+        connection: ConnectionId,
+    },
+    Locks {
+        device: DeviceId,
+        connection: ConnectionId,
+    },
     Chunks(oneshot::Sender<Option<Stream>>),
+    /// A member that speaks no journal with us: is it that it takes us for a stranger?
+    Refusal {
+        device: DeviceId,
+        connection: ConnectionId,
+    },
 }
 
 enum Ended {
@@ -114,6 +127,7 @@ struct Driver {
     book_saved: Instant,
     book_saving: Option<JoinHandle<()>>,
     scores: Scores,
+    twins: Twins,
     given: Given,
     connections: BTreeMap<ConnectionId, Connection>,
     dialling: BTreeMap<ConnectionId, DeviceId>,
@@ -164,6 +178,7 @@ pub(crate) async fn run(parts: Parts) {
         book_saved: Instant::now(),
         book_saving: None,
         scores: Scores::default(),
+        twins: Twins::default(),
         connections: BTreeMap::new(),
         dialling: BTreeMap::new(),
         second: BTreeMap::new(),
@@ -312,54 +327,6 @@ impl Driver {
             }
         };
         let _ = tokio::time::timeout(limits::SHUTDOWN_TIME / 4, close).await;
-    }
-
-    // Members ------------------------------------------------------------------------------------
-
-    /// Asks the journal who is a member and cuts the others off.
-    async fn look_at_members(&mut self) {
-        let node = self.node.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            (node.journal.members(), node.journal.invites_open())
-        });
-        let Ok((members, open)) = asked.await else { return };
-        self.members_seen = Instant::now();
-        self.members_stale = false;
-        self.node.set_lock_members(&members);
-        let peers: BTreeSet<PeerId> = members.iter().map(peer_of).collect();
-        self.gate.set_members(peers);
-        self.gate.set_strangers(if open { Strangers::Allowed } else { Strangers::Refused });
-        self.book.set_members(&members, &self.node.me, self.node.now_ms());
-        self.given.teach(&mut self.book, self.node.now_ms());
-        let cut: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(id, c)| !members.contains(&c.device) && !self.gate.is_pending(id))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in cut {
-            self.swarm.close_connection(id);
-        }
-        let gone: Vec<DeviceId> =
-            self.talks.keys().filter(|d| !members.contains(d)).copied().collect();
-        for device in gone {
-            self.end_talk(device);
-            self.end_locks(device);
-        }
-    }
-
-    /// Notes a violation; the third excludes the peer for a while.
-    fn strike(&mut self, device: DeviceId) {
-        tracing::warn!(%device, "a member breaks the protocol");
-        self.node.tell(Event::PeerMisbehaved(device));
-        if let Verdict::Exclude(time) = self.scores.strike(&device, self.node.now_ms()) {
-            let peer = peer_of(&device);
-            self.gate.ban(peer, Instant::now() + time);
-            // Fails only when it is not connected any more.
-            let _ = self.swarm.disconnect_peer_id(peer);
-            self.end_talk(device);
-            self.end_locks(device);
-        }
     }
 
     // Swarm events -------------------------------------------------------------------------------
@@ -515,9 +482,9 @@ impl Driver {
         let Some(connection) = self.connections.remove(&id) else { return };
         let device = connection.device;
         self.opening.retain(|_, o| match o {
-            Opening::Journal { connection, .. } | Opening::Locks { connection, .. } => {
-                *connection != id
-            }
+            Opening::Journal { connection, .. }
+            | Opening::Locks { connection, .. }
+            | Opening::Refusal { connection, .. } => *connection != id,
             Opening::Chunks(_) => true,
         });
         if self.talks.get(&device).is_some_and(|talk| talk.connection == id) {
@@ -593,8 +560,11 @@ impl Driver {
         let Some(talk) = self.talks.get(&device).filter(|talk| talk.id == session) else { return };
         let kind = self.connections.get(&talk.connection).map_or(LinkKind::Network, |c| c.kind);
         let distance = self.node.seen.lock().get(&device).and_then(|s| s.rtt_us).unwrap_or(1000);
-        let open = self.opener(device, session);
+        let (open, guest) = (self.opener(device, session), self.gate.is_leaving(&talk.connection));
         self.tell_fetch(Input::PeerUp { peer: device, session, distance, open });
+        if guest {
+            return;
+        }
         self.node.tell(Event::PeerUp(device));
         self.tell_addresses(&device, self.book.to_share(&device, kind));
     }
@@ -625,7 +595,9 @@ impl Driver {
     }
 
     fn tell_addresses(&self, device: &DeviceId, list: Vec<(DeviceId, Vec<Addr>)>) {
-        if let Some(talk) = self.talks.get(device) {
+        if let Some(talk) = self.talks.get(device)
+            && !self.gate.is_leaving(&talk.connection)
+        {
             // A session that does not keep up hears of addresses another time.
             let _ = talk.control.try_send(Control::TellAddresses(list));
         }
@@ -634,6 +606,13 @@ impl Driver {
     fn handle_hint(&mut self, hint: Hint) {
         match hint {
             Hint::Addresses { about, addrs, by } => {
+                if about == self.node.me {
+                    self.told_of_twin(by, &addrs);
+                    return;
+                }
+                if about == by {
+                    self.look_for_twin(by, &addrs);
+                }
                 let source = if about == by { Source::Announced } else { Source::Told };
                 let news = self.book.learn(&about, &addrs, source, self.node.now_ms());
                 if news && about == by {

@@ -44,6 +44,12 @@ pub enum Event {
     PeerDown(DeviceId),
     /// A member speaks another version of the protocol.
     PeerIncompatible(DeviceId),
+    /// A member runs in two places at once.
+    PeerTwice(DeviceId),
+    /// A member says that we do.
+    RunsTwice,
+    /// A member takes us for no member.
+    PeerRefuses(DeviceId),
     /// A member broke the protocol; three times cuts it off for a while.
     PeerMisbehaved(DeviceId),
     /// An invitation was used here.

@@ -71,6 +71,22 @@ pub trait JournalHost: Send + Sync + 'static {
     fn members(&self) -> Vec<DeviceId>;
     /// Whether `device` is a member now; asked again for every request.
     fn is_member(&self, device: DeviceId) -> bool;
+    /// Devices that were removed. They are told so when they come back, and what they wrote before is taken in.
+    fn removed(&self) -> Vec<DeviceId> {
+        Vec::new()
+    }
+    /// As `frontier`, of what a removed device is told: everything up to its removal and nothing after it.
+    fn farewell_frontier(&self, _device: DeviceId) -> Frontier {
+        Frontier::default()
+    }
+    /// As `lacking`, of that.
+    fn farewell_lacking(&self, _: DeviceId, _theirs: &Frontier, _: usize) -> Vec<Arc<[u8]>> {
+        Vec::new()
+    }
+    /// As `entry`, of that.
+    fn farewell_entry(&self, _: DeviceId, _id: &EntryId) -> Option<Arc<[u8]>> {
+        None
+    }
     /// Whether any invitation might still admit somebody: only then are strangers let in to prove one.
     fn invites_open(&self) -> bool;
     /// Checks the invitation and, if it counts, writes the admission durably.

@@ -73,6 +73,18 @@ pub const OPENING_STREAMS_MAX: usize = 16;
 pub const STRANGERS_MAX: usize = 8;
 /// How long a stranger may stay connected before it has proved its invitation.
 pub const STRANGER_TIME: Duration = Duration::from_secs(10);
+/// Removed devices that are told so at once, count.
+pub const LEAVING_MAX: usize = 2;
+/// How long a removed device may stay connected to hear of it and to leave what it wrote before.
+pub const LEAVING_TIME: Duration = Duration::from_secs(60);
+/// After the beginning of such a visit the next one of that device is refused for so long.
+pub const LEAVING_INTERVAL: Duration = Duration::from_secs(300);
+/// Bytes of journal taken from a removed device in one visit.
+pub const LEAVING_LEN_MAX: u64 = 64 << 20;
+/// Returns of a device to where it listened before that make it run in two places, count.
+pub const TWIN_RETURNS: usize = 2;
+/// Within this time.
+pub const TWIN_WINDOW: Duration = Duration::from_secs(300);
 /// Transport, security and multiplexer handshakes together.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Opening a stream on a live connection, and each message of a greeting.

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - host calls run on blocking threads;
-//! - membership is asked for every message;
+//! - membership is asked for every message; a removed device meets [`Farewell`] in the journal's place, and is
+//!   nobody's peer to anybody else;
 //! - the session reads no further while its queues are full.
 
 use std::collections::BTreeMap;
@@ -20,7 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::courier::{Changed, Courier, Done, Fault, Job, News, Order, Told, run_job};
+use crate::farewell::Farewell;
 use crate::frames::{self, Inbox, ReadError};
+use crate::host::JournalHost;
 use crate::limits;
 use crate::node::Node;
 use crate::sync::Violation;
@@ -75,14 +78,23 @@ pub(crate) enum End {
     Shutdown,
 }
 
+/// With whom a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// A member.
+    Member(DeviceId),
+    /// A device that was removed.
+    Leaving(DeviceId),
+}
+
 /// The call of one order that is under way.
 #[derive(Default)]
 struct Running(Option<JoinHandle<Done>>);
 
 impl Running {
-    fn start(&mut self, node: &Arc<Node>, peer: DeviceId, job: Job) {
-        let node = node.clone();
-        self.0 = Some(tokio::task::spawn_blocking(move || run_job(&*node.journal, peer, job)));
+    fn start(&mut self, journal: &Arc<dyn JournalHost>, peer: DeviceId, job: Job) {
+        let journal = journal.clone();
+        self.0 = Some(tokio::task::spawn_blocking(move || run_job(&*journal, peer, job)));
     }
 
     /// Pending for ever when nothing runs. A host call that panicked counts as failed.
@@ -106,6 +118,8 @@ fn wall_ms() -> u64 {
 /// A running session.
 struct Runner {
     node: Arc<Node>,
+    journal: Arc<dyn JournalHost>,
+    whom: Whom,
     device: DeviceId,
     id: u64,
     courier: Courier,
@@ -119,13 +133,17 @@ struct Runner {
 /// Runs until the stream, the peer or the host ends it. Dropping it ends it too.
 pub(crate) async fn run(
     node: Arc<Node>,
-    device: DeviceId,
+    whom: Whom,
     id: u64,
     stream: Stream,
     addrs: Vec<Addr>,
     mut control: mpsc::Receiver<Control>,
     reports: Reports,
 ) -> End {
+    let (device, journal): (DeviceId, Arc<dyn JournalHost>) = match whom {
+        Whom::Member(device) => (device, node.journal.clone()),
+        Whom::Leaving(device) => (device, Arc::new(Farewell::new(node.journal.clone(), device))),
+    };
     let (reader, writer) = stream.split();
     let mut inbox = Inbox::new(reader, READ_LEN);
     let (frames, queue) = mpsc::channel(1);
@@ -135,12 +153,14 @@ pub(crate) async fn run(
     let mut lack = node.lack.subscribe();
     changed.mark_unchanged();
     let greeting = {
-        let node = node.clone();
-        tokio::task::spawn_blocking(move || node.journal.frontier()).await
+        let journal = journal.clone();
+        tokio::task::spawn_blocking(move || journal.frontier()).await
     };
     let Ok(frontier) = greeting else { return End::Journal };
     let hello = Hello { frontier, addrs, wall_ms: wall_ms() };
     let mut runner = Runner {
+        journal,
+        whom,
         device,
         id,
         courier: Courier::new(hello),
@@ -171,6 +191,7 @@ pub(crate) async fn run(
                 traffic.add_received(inbox.received() - read);
                 read = inbox.received();
                 match frame {
+                    Ok(_) if runner.is_too_much(read) => Err(End::NotMember),
                     Ok(frame) => runner.handle_frame(&frame),
                     Err(error) => Err(error.into()),
                 }
@@ -249,6 +270,8 @@ impl Runner {
     fn carry_out(&mut self) {
         while let Some(news) = self.courier.poll_news() {
             match news {
+                // Nobody goes where a removed device sends.
+                News::TheyListen(_) | News::OthersListen(_) if self.is_farewell() => {}
                 News::TheyListen(addrs) => {
                     let (about, by) = (self.device, self.device);
                     self.hint(Hint::Addresses { about, addrs, by });
@@ -267,10 +290,10 @@ impl Runner {
             }
         }
         if let Some(job) = self.courier.next_job(Order::Changes) {
-            self.changes.start(&self.node, self.device, job);
+            self.changes.start(&self.journal, self.device, job);
         }
         if let Some(job) = self.courier.next_job(Order::Reads) {
-            self.reads.start(&self.node, self.device, job);
+            self.reads.start(&self.journal, self.device, job);
         }
     }
 
@@ -279,8 +302,17 @@ impl Runner {
         let _ = self.reports.hints.try_send(hint);
     }
 
+    fn is_farewell(&self) -> bool {
+        matches!(self.whom, Whom::Leaving(_))
+    }
+
+    /// Whether a removed device has sent more than it may.
+    fn is_too_much(&self, read: u64) -> bool {
+        self.is_farewell() && read > limits::LEAVING_LEN_MAX
+    }
+
     fn handle_frame(&mut self, frame: &[u8]) -> Result<(), End> {
-        if !self.node.is_member(&self.device) {
+        if !self.is_farewell() && !self.node.is_member(&self.device) {
             return Err(End::NotMember);
         }
         let told = self.courier.handle_frame(frame)?;
@@ -302,6 +334,9 @@ impl Runner {
 
     /// What the peer said, for [`crate::handle`].
     fn publish(&self) {
+        if self.is_farewell() {
+            return;
+        }
         let session = self.courier.session();
         self.node.see(&self.device, |seen| {
             seen.connected = session.is_greeted();

@@ -98,6 +98,23 @@ fn load_book(path: Option<&std::path::Path>) -> AddressBook {
 }
 
 /// Given addresses must all work; of the default ones, one.
+/// Whether an address given by hand can be listened on: asked before anything is made for it.
+pub fn can_listen(addr: &Multiaddr) -> Result<(), StartError> {
+    use libp2p::multiaddr::Protocol;
+    let mut parts = addr.iter();
+    let ip: Option<std::net::IpAddr> = match parts.next() {
+        Some(Protocol::Ip4(ip)) => Some(ip.into()),
+        Some(Protocol::Ip6(ip)) => Some(ip.into()),
+        _ => None,
+    };
+    let bound = match (ip, parts.next()) {
+        (Some(ip), Some(Protocol::Tcp(port))) => std::net::TcpListener::bind((ip, port)).map(drop),
+        (Some(ip), Some(Protocol::Udp(port))) => std::net::UdpSocket::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    };
+    bound.map_err(|source| StartError::Listen { addr: addr.clone(), source })
+}
+
 fn listen(swarm: &mut Swarm<Behaviour>, given: &[Multiaddr]) -> Result<(), StartError> {
     if !given.is_empty() {
         return given.iter().try_for_each(|addr| listen_on(swarm, addr.clone()));

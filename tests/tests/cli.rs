@@ -690,6 +690,24 @@ fn roles_are_kept_to_and_a_removed_member_is_cut_off() -> Result<()> {
 }
 
 #[test]
+fn an_address_that_cannot_be_listened_on_leaves_no_drive_behind() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let ann = Device::local(&site, "Ann")?;
+    let mut atelier = ann.command()?;
+    atelier.arg("mount").arg(ann.mount_dir()).args(["--key-store", "file", "--no-mdns"]);
+    // Of a block that is nobody's.
+    let ran = program::run(atelier.args(["--listen", "/ip4/192.0.2.7/tcp/7447"]), BOUND)?;
+    fails(&ran, 1, &["cannot listen", "192.0.2.7"])?;
+    let left: Vec<_> = match fs::read_dir(ann.data_dir().join("drives")) {
+        Ok(found) => found.flatten().map(|entry| entry.file_name()).collect(),
+        Err(_) => Vec::new(),
+    };
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
 fn export_writes_a_plain_copy() -> Result<()> {
     needs!(Need::Fuse);
     let site = Site::new()?;
@@ -700,8 +718,11 @@ fn export_writes_a_plain_copy() -> Result<()> {
     let differences = tree::Tree::read(&ann.mount_dir())?.differences(&tree::Tree::read(&target)?);
     ensure!(differences.is_empty(), "{differences}");
     let ran = ann.try_cli(&["export", text(&target)?])?;
-    fails(&ran, 1, &["export"])?;
-    Ok(())
+    fails(&ran, 1, &["export", "not empty", "an empty or a new folder"])?;
+    let file = site.path().join("a file");
+    fs::write(&file, b"in the way")?;
+    let ran = ann.try_cli(&["export", text(&file)?])?;
+    fails(&ran, 1, &["no folder", "an empty or a new folder"])
 }
 
 #[test]

@@ -11,6 +11,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use serde_json::Value;
 use tests::harness::device::{Device, agree, text};
+use tests::harness::netns::Net;
 use tests::harness::program::{self, Ran};
 use tests::harness::site::Site;
 use tests::harness::skip::Need;
@@ -99,6 +100,123 @@ fn pair(site: &Site) -> Result<(Device, Device)> {
     anna.wait_online(1)?;
     bert.wait_online(1)?;
     Ok((anna, bert))
+}
+
+#[test]
+fn a_restore_by_way_of_the_history_leaves_the_history_in_its_place() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut anna = Device::local(&site, "anna")?;
+    anna.mount()?;
+    fs::create_dir(anna.path("d"))?;
+    for content in ["one", "two"] {
+        fs::write(anna.path("d/f"), content)?;
+        anna.sync()?;
+    }
+    let versions = anna.history("d/f")?;
+    let first = versions[1]["version"].as_str().context("an id")?.to_owned();
+    let folder = ".history/d/f";
+    let shown = names(&anna.path(folder))?;
+    let of_one = format!("{folder}/{}", shown.first().context("no versions")?);
+    must(restore(&anna, &of_one, &["--version", &first])?)?;
+    ensure!(fs::read(anna.path("d/f"))? == b"one");
+    fs::write(anna.path("d/f"), "three")?;
+    must(restore(&anna, folder, &["--version", &first])?)?;
+    ensure!(fs::read(anna.path("d/f"))? == b"one");
+    let kept = anna.path("kept");
+    must(restore(&anna, folder, &["--version", &first, "--to", text(&kept)?])?)?;
+    for dest in [".history", ".history/x", ".snapshots", ".snapshots/x"] {
+        let dest = anna.path(dest);
+        let ran = restore(&anna, "d/f", &["--version", &first, "--to", text(&dest)?])?;
+        ensure!(ran.code == 1 && ran.err.contains("show the past"), "{}", ran.err);
+    }
+    let outside = restore(&anna, "d/f", &["--version", &first, "--to", "/tmp/not-in-a-drive"])?;
+    ensure!(outside.code == 1 && outside.err.contains("cannot restore to"), "{}", outside.err);
+    let top = restore(&anna, "", &["--version", &first])?;
+    ensure!(top.code == 1 && top.err.contains("the drive is a folder"), "{}", top.err);
+    ensure!(names(&anna.path(folder))?.len() > 2, "the history is hidden");
+    ensure!(names(&anna.mount_dir())? == ["d", "kept"], "{:?}", names(&anna.mount_dir())?);
+    Ok(())
+}
+
+#[test]
+fn versions_of_a_file_are_reached_when_a_folder_has_had_its_name() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut anna = Device::local(&site, "anna")?;
+    anna.mount()?;
+    fs::write(anna.path("z"), "file")?;
+    anna.sync()?;
+    fs::remove_file(anna.path("z"))?;
+    anna.sync()?;
+    fs::create_dir(anna.path("z"))?;
+    fs::write(anna.path("z/in"), "in")?;
+    anna.sync()?;
+    let versions = anna.history("z")?;
+    let id = versions[0]["version"].as_str().context("an id")?.to_owned();
+    let now = restore(&anna, "z", &["--version", &id])?;
+    ensure!(now.code == 1 && now.err.contains("is a folder now"), "{}", now.err);
+    let none = restore(&anna, "z", &["--version", "ffffffffffff"])?;
+    ensure!(none.code == 1 && none.err.contains("folders have no versions"), "{}", none.err);
+    let z2 = anna.path("z2");
+    must(restore(&anna, "z", &["--version", &id, "--to", text(&z2)?])?)?;
+    ensure!(fs::read(&z2)? == b"file" && fs::read(anna.path("z/in"))? == b"in");
+    fs::remove_dir_all(anna.path("z"))?;
+    anna.sync()?;
+    must(restore(&anna, "z", &["--version", &id])?)?;
+    ensure!(fs::read(anna.path("z"))? == b"file");
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_not_listed_is_found_before_and_after_a_listing() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?];
+    let mut anna = Device::on(&site, "anna", &hosts[0])?;
+    let mut bert = Device::on(&site, "bert", &hosts[1])?;
+    anna.mount()?;
+    bert.join_drive_of(&anna)?;
+    agree(&[&anna, &bert])?;
+    net.cut(&hosts[1])?;
+    bert.wait_online(0)?;
+    // Which of the two is the copy is the clocks' to say, for both names alike.
+    for (one, other, name) in [(&anna, &bert, "n"), (&bert, &anna, "m")] {
+        fs::write(one.path(name), "a file")?;
+        fs::create_dir(other.path(name))?;
+        fs::write(other.path(&format!("{name}/kid")), "kid")?;
+    }
+    for device in [&anna, &bert] {
+        device.cli(&["sync", "--timeout", "1s"])?;
+    }
+    net.heal(&hosts[1])?;
+    anna.wait_online(1)?;
+    agree(&[&anna, &bert])?;
+    let all = names(&anna.mount_dir())?;
+    let copy = all.iter().find(|n| n.contains("conflict") && anna.path(n).is_dir());
+    let copy = copy.with_context(|| format!("no copy of a folder in {all:?}"))?;
+    let past = anna.path(&format!(".history/{copy}"));
+    ensure!(past.is_dir(), "not found before a listing");
+    names(&anna.path(".history"))?;
+    ensure!(past.is_dir(), "not found after a listing");
+    fs::remove_dir_all(anna.path(copy))?;
+    anna.sync()?;
+    let versions = anna.history(&format!("{copy}/kid"))?;
+    ensure!(versions.len() == 1, "{versions:?}");
+    Ok(())
+}
+
+#[test]
+fn snapshots_whose_names_are_found_alike_are_one() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut anna = Device::local(&site, "anna")?;
+    anna.mount()?;
+    anna.cli(&["snapshot", "e\u{301}"])?;
+    let ran = anna.try_cli(&["snapshot", "\u{e9}"])?;
+    ensure!(ran.code == 1 && ran.err.contains("already"), "{}", ran.err);
+    Ok(())
 }
 
 #[test]

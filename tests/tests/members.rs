@@ -109,6 +109,50 @@ fn work_that_a_removal_had_not_seen_is_kept_aside_and_can_be_taken_back() -> Res
 }
 
 #[test]
+fn work_of_one_who_was_made_a_reader_meanwhile_is_told_of_and_can_be_taken_back() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    fs::write(bob.path("shot"), b"before")?;
+    agree(&[&ann, &bob])?;
+    net.cut(&hosts[1])?;
+    bob.wait_online(0)?;
+    ann.wait_online(0)?;
+    fs::write(bob.path("shot"), b"a day's work")?;
+    fs::write(bob.path("new"), b"another's")?;
+    bob.cli(&["sync", "--timeout", "1s"])?;
+    ann.cli(&["members", "role", "Bob", "reader"])?;
+    net.heal(&hosts[1])?;
+    agree(&[&ann, &bob])?;
+    for device in [&ann, &bob] {
+        device.wait_bytes("shot", b"before")?;
+        ensure!(!device.path("new").exists(), "{} shows it", device.name());
+    }
+    wait_notice(&ann, &["what Bob wrote", "made a reader", "2 changes", "take-back"])?;
+    wait_notice(&bob, &["does not count", "made a reader", "2 changes", "take-back"])?;
+    ensure!(notices(&ann)?.iter().all(|n| !n.contains("role does not allow")), "told twice");
+    let shown = ann.cli(&["members", "take-back", "Bob", "--dry-run"])?;
+    ensure!(shown.contains("shot") && shown.contains("new"), "{shown}");
+    ann.cli(&["members", "take-back", "Bob"])?;
+    agree(&[&ann, &bob])?;
+    for device in [&ann, &bob] {
+        device.wait_bytes("shot", b"a day's work")?;
+        device.wait_bytes("new", b"another's")?;
+        ensure!(notices(device)?.is_empty(), "{}: {:?}", device.name(), notices(device)?);
+        let bobs = members(device)?.into_iter().find(|m| m["name"] == "Bob").context("no Bob")?;
+        ensure!(bobs["role"] == "reader", "{bobs}");
+    }
+    let again = ann.cli(&["members", "take-back", "Bob"])?;
+    ensure!(again.contains("nothing is kept aside"), "{again}");
+    Ok(())
+}
+
+#[test]
 fn no_owner_is_locked_out_and_no_drive_left_without_one() -> Result<()> {
     needs!(Need::Fuse);
     let site = Site::new()?;
@@ -351,7 +395,9 @@ fn a_move_that_lost_is_listed_until_somebody_says_that_it_is_dealt_with() -> Res
     ensure!(told.contains("another move was first"), "{told}");
     let wrong = cat.try_cli(&["conflicts", "settle", "theirs"])?;
     ensure!(wrong.code == 1 && wrong.err.contains("no move"), "{}", wrong.err);
-    cat.cli(&["conflicts", "settle", "scenes"])?;
+    // As it is listed, or by a path to it.
+    let path = cat.path("scenes");
+    cat.cli(&["conflicts", "settle", path.to_str().context("a path")?])?;
     agree(&[&ann, &bob, &cat])?;
     for device in [&ann, &bob, &cat] {
         ensure!(device.json("conflicts")? == Value::Array(vec![]), "{}", device.name());

@@ -21,6 +21,7 @@ mod fuzz;
 mod gc;
 mod history;
 mod hosts;
+mod leaving;
 mod locks;
 mod malice;
 mod members;

@@ -101,10 +101,13 @@ pub enum SealError {
     #[error("the disk of the store is full")]
     Full,
     /// This device's role may not write.
-    #[error("this device may only read the drive (role {role})")]
+    #[error("{}", match removed {
+        true => "this device was removed from the drive",
+        false => "this device may only read the drive",
+    })]
     ReadOnly {
-        /// The role it has.
-        role: String,
+        /// It is no member any more.
+        removed: bool,
     },
     /// The journal cannot take an operation of this batch, now or later.
     #[error("the journal refuses a change")]

@@ -89,7 +89,7 @@ impl Journal {
         lacking.into_iter().map_while(|(id, at)| self.bytes_at(&id, at)).collect()
     }
 
-    fn bytes_at(&self, id: &EntryId, at: LogPos) -> Option<Arc<[u8]>> {
+    pub(super) fn bytes_at(&self, id: &EntryId, at: LogPos) -> Option<Arc<[u8]>> {
         match log::read(&*self.storage, at) {
             Ok(Some(bytes)) => Some(bytes.into()),
             Ok(None) => {

@@ -1,25 +1,28 @@
-//! What removed devices wrote outside their removals' frontiers: looking at it, and taking it back in.
+//! What devices wrote before they heard that they were removed or made readers: looking at it, and taking it back in.
 //!
 //! Leaves out: why it does not count ([`crate::member`]).
 //!
 //! Invariants:
-//! - taking back changes nothing about what counts already, and leaves the device removed: what arrives of it later is
-//!   quarantined as before;
-//! - only what is known here is taken back.
+//! - taking back changes nothing about what counts already, and leaves the device as it is, removed or a reader: what
+//!   arrives of it later is kept aside as before;
+//! - only what is known here is taken back, and with an editor's rights: nobody becomes an owner by it;
+//! - what is looked at costs what is kept aside, not how much the device ever wrote.
+
+use std::collections::BTreeSet;
 
 use super::Journal;
-use crate::chain::{entry_at, lanes_of, load_lane};
+use crate::chain::{clock_of, entry_at, lanes_of, load_lane};
 use crate::error::StateError;
 use crate::id::{DeviceId, EntryId, VersionId};
 use crate::kv::KvRead;
-use crate::member::Members;
-use crate::op::{Op, Value};
+use crate::member::{MemberState, Members};
+use crate::op::{Op, Role, Value};
 use crate::records::{EntryRec, load_entry, load_version};
 
 /// Most entries of one device looked at; beyond them the oldest are not told of one by one.
 const LOOKED_AT_MAX: usize = 65_536;
 
-/// One version that does not count because its author was removed.
+/// One version that does not count because its author was removed or made a reader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetAside {
     /// The version.
@@ -32,19 +35,28 @@ pub struct SetAside {
     pub saved_at_ms: u64,
 }
 
-/// A device's chains: the last entries that count, and what follows them.
-struct Halves {
+/// A device's chains: the last entries that count, what was kept aside after them, what follows that.
+#[derive(Default)]
+struct Parts {
     counts: Vec<EntryId>,
-    tips: Vec<EntryId>,
     /// Newest first within a chain.
     aside: Vec<(EntryId, EntryRec)>,
+    /// The last entries up to which something is aside, or counts.
+    ends: Vec<EntryId>,
+    tips: Vec<EntryId>,
+    /// The role in what follows the ends and counts, as in a device that was made an editor again.
+    above: Option<Role>,
+    /// The role in the last entries that count.
+    before: Option<Role>,
 }
 
 impl Journal {
-    /// What `device` wrote that does not count because it was removed, oldest first.
+    /// What `device` wrote that does not count because it was removed or made a reader, oldest first. Of chains in which
+    /// that happened several times, the last.
     pub fn set_aside(&self, device: DeviceId) -> Result<Vec<SetAside>, StateError> {
         self.look(|kv| {
-            let mut aside = halves(kv, &device)?.aside;
+            let Some(parts) = parts_of(kv, &device)? else { return Ok(Vec::new()) };
+            let mut aside = parts.aside;
             aside.sort_by_key(|(id, rec)| rec.order(*id));
             let mut out = Vec::new();
             for (entry, rec) in aside {
@@ -61,45 +73,145 @@ impl Journal {
         })
     }
 
-    /// The operations that let count what `device` wrote before it was removed and the removal had not seen, as far as
-    /// it is known here. None when there is nothing of the kind.
+    /// The operations that let count what `device` wrote before it was removed or made a reader and whoever did that had
+    /// not seen, as far as it is known here. None when there is nothing of the kind.
     pub fn take_back(&self, device: DeviceId) -> Result<Vec<Op>, StateError> {
         self.look(|kv| {
             let members = Members::load(kv)?;
-            let Some(member) = members.get(&device).filter(|m| m.role().is_none()) else {
+            let (Some(member), Some(parts)) = (members.get(&device), parts_of(kv, &device)?) else {
                 return Ok(Vec::new());
             };
-            let Halves { counts, tips, aside } = halves(kv, &device)?;
-            if aside.is_empty() {
+            if parts.aside.is_empty() {
                 return Ok(Vec::new());
             }
-            let role = member.last_role();
-            Ok(vec![
-                Op::SetRole { device, role, frontier: counts },
-                Op::Remove { device, frontier: tips },
-            ])
+            let Parts { counts, ends, tips, above, before, .. } = parts;
+            // Never an owner's: an owner that was admitted earlier than whoever takes back would keep that role.
+            let had = before.or_else(|| writing(member)).unwrap_or_else(|| member.last_role());
+            let had = had.min(Role::Editor);
+            let is_removed = member.role().is_none();
+            let capped = |role: Role| if is_removed { role.min(Role::Editor) } else { role };
+            let above = above.map(capped);
+            let mut ops = vec![Op::SetRole { device, role: had, frontier: counts }];
+            let mut role = Some(had);
+            let mut then = |ops: &mut Vec<Op>, next: Option<Role>, frontier: Vec<EntryId>| {
+                if next != role {
+                    ops.push(match next {
+                        Some(role) => Op::SetRole { device, role, frontier },
+                        None => Op::Remove { device, frontier },
+                    });
+                    role = next;
+                }
+            };
+            if above.is_some() {
+                then(&mut ops, above, ends);
+            }
+            if is_removed {
+                // The role that is shown for it stays the one it had.
+                then(&mut ops, Some(capped(member.last_role())), tips.clone());
+            }
+            then(&mut ops, member.role(), tips);
+            Ok(ops)
         })
     }
 }
 
-fn halves(kv: &dyn KvRead, device: &DeviceId) -> Result<Halves, StateError> {
-    let mut halves = Halves { counts: Vec::new(), tips: Vec::new(), aside: Vec::new() };
+/// The last role of `member` that let it write.
+fn writing(member: &MemberState) -> Option<Role> {
+    let all = member.changes.iter().rev().filter_map(|change| change.role);
+    all.chain([member.base]).find(|role| *role >= Role::Editor)
+}
+
+/// Whether somebody took its author's right to write away before it was known.
+fn is_aside(rec: &EntryRec) -> bool {
+    rec.standing.is_none() || (rec.standing == Some(Role::Reader) && rec.is_beyond())
+}
+
+/// The chains of `device`, when it was ever removed or given another role.
+fn parts_of(kv: &dyn KvRead, device: &DeviceId) -> Result<Option<Parts>, StateError> {
+    let members = Members::load(kv)?;
+    let Some(member) = members.get(device).filter(|m| !m.changes.is_empty()) else {
+        return Ok(None);
+    };
+    // Who never had a right to write lost none.
+    if member.role().is_some() && writing(member).is_none() {
+        return Ok(None);
+    }
+    let (mut parts, mut above) = (Parts::default(), BTreeSet::new());
     for lane in lanes_of(kv, device)? {
-        let Some(rec) = load_lane(kv, lane)? else { continue };
-        halves.tips.push(rec.tip);
-        // A removal cuts the end off a chain. What an older one had cut off before the device was let in again is not
-        // looked for.
-        for pos in (0..rec.len).rev() {
-            let Some(id) = entry_at(kv, lane, pos)? else { break };
-            let Some(entry) = load_entry(kv, &id)? else { break };
-            if entry.standing.is_some() {
-                halves.counts.push(id);
-                break;
-            }
-            if halves.aside.len() < LOOKED_AT_MAX {
-                halves.aside.push((id, entry));
+        add_lane(kv, lane, member, &mut parts, &mut above)?;
+    }
+    parts.above = above.first().copied();
+    // Two changes of role after it cannot be kept apart by one frontier: it is only in the history.
+    Ok((above.len() <= 1).then_some(parts))
+}
+
+/// Where the author's role changes within `lane`: the first positions that each change had not seen.
+fn steps(kv: &dyn KvRead, lane: u32, member: &MemberState) -> Result<BTreeSet<u32>, StateError> {
+    let mut steps = BTreeSet::from([0]);
+    for change in &member.changes {
+        let mut first = 0;
+        for id in &change.frontier {
+            if let Some(last) = load_entry(kv, id)?
+                && let Some(pos) = clock_of(kv, &last)?.get(&lane)
+            {
+                first = first.max(pos.saturating_add(1));
             }
         }
+        steps.insert(first);
     }
-    Ok(halves)
+    Ok(steps)
+}
+
+fn add_lane(
+    kv: &dyn KvRead,
+    lane: u32,
+    member: &MemberState,
+    parts: &mut Parts,
+    above: &mut BTreeSet<Role>,
+) -> Result<(), StateError> {
+    let Some(rec) = load_lane(kv, lane)? else { return Ok(()) };
+    let (mut aside, mut over, mut end) = (Vec::new(), BTreeSet::new(), None);
+    let mut to = rec.len;
+    // From the newest stretch of one role to the oldest.
+    for from in steps(kv, lane, member)?.into_iter().rev().filter(|from| *from < rec.len) {
+        let Some(last) = entry_at(kv, lane, to.saturating_sub(1))? else { break };
+        let Some(found) = load_entry(kv, &last)? else { break };
+        match found.standing.filter(|role| *role >= Role::Editor) {
+            Some(role) if aside.is_empty() => {
+                over.insert(role);
+            }
+            Some(role) => {
+                parts.counts.push(last);
+                parts.before = parts.before.max(Some(role));
+                break;
+            }
+            None => {
+                for pos in (from..to).rev() {
+                    let Some(id) = entry_at(kv, lane, pos)? else { break };
+                    let Some(entry) = load_entry(kv, &id)? else { break };
+                    if is_aside(&entry) && aside.len() < LOOKED_AT_MAX {
+                        aside.push((id, entry));
+                    }
+                }
+                // What follows a stretch with something aside begins after the whole of it.
+                if end.is_none() && !aside.is_empty() {
+                    end = Some(last);
+                }
+            }
+        }
+        to = from;
+    }
+    parts.tips.push(rec.tip);
+    match end {
+        Some(end) => {
+            above.extend(over);
+            parts.ends.push(end);
+        }
+        None => {
+            parts.counts.push(rec.tip);
+            parts.ends.push(rec.tip);
+        }
+    }
+    parts.aside.append(&mut aside);
+    Ok(())
 }

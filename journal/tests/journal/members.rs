@@ -46,6 +46,42 @@ fn a_stranger_is_refused_until_it_has_seen_its_admission() {
 }
 
 #[test]
+fn a_removed_device_is_told_everything_up_to_its_removal_and_nothing_after_it() {
+    let mut f = Forge::new();
+    let before = f.e('C', 1, vec![put("before", "c", &[])], &[]);
+    let unseen = f.e('C', 2, vec![put("unseen", "c", &[])], &[]);
+    let own = f.e('B', 3, vec![put("own", "b", &[])], &[&before]);
+    let removal = f.e('A', 4, vec![remove('B', &[])], &[&before]);
+    let again = f.e('A', 5, vec![remove('B', &[own.id()])], &[&own]);
+    let after = f.e('A', 6, vec![put("secret", "a", &[])], &[]);
+    let journal = f.journal();
+    let b = signer_of('B').device();
+    let told = journal.farewell_lacking(b, &journal::Frontier::default(), usize::MAX);
+    let told: Vec<EntryId> = told
+        .into_iter()
+        .map(|bytes| journal::signed::VerifiedEntry::verify(bytes).unwrap().id())
+        .collect();
+    for entry in [&f.admin, &before, &own, &removal] {
+        assert!(told.contains(&entry.id()));
+        assert!(journal.farewell_entry(b, &entry.id()).is_some());
+    }
+    for entry in [&unseen, &again, &after] {
+        assert!(!told.contains(&entry.id()));
+        assert_eq!(journal.farewell_entry(b, &entry.id()), None);
+    }
+    let frontier = journal.farewell_frontier(b).unwrap();
+    let mut tips: Vec<EntryId> = frontier.tips.iter().map(|tip| tip.entry).collect();
+    tips.sort_unstable();
+    let mut expected = vec![before.id(), own.id(), removal.id()];
+    expected.sort_unstable();
+    assert_eq!(tips, expected);
+    assert_eq!(journal.farewell_lacking(b, &frontier, usize::MAX).len(), 0);
+    let c = signer_of('C').device();
+    assert_eq!(journal.farewell_frontier(c), None);
+    assert!(journal.farewell_lacking(c, &frontier, usize::MAX).is_empty());
+}
+
+#[test]
 fn an_admission_needs_the_invites_own_signature_for_that_device_and_drive() {
     let mut f = Forge::new();
     let id = signer_of('X').device();

@@ -240,6 +240,28 @@ fn what_once_stood_at_a_name_is_found_there() {
 }
 
 #[test]
+fn a_removed_directory_that_was_a_copy_is_found_under_the_name_it_had() {
+    let mut f = Forge::new();
+    f.e('A', 1, vec![put("n.d", "file", &[])], &[]);
+    let made = f.e('B', 2, vec![f.mkdir(DirId::ROOT, "n.d", &[])], &[]);
+    let dir = f.dir_id(DirId::ROOT, "n.d", &[]);
+    let kid = f.e('B', 3, vec![put_in(dir, "kid", file("kid"), &[])], &[]);
+    let journal = f.journal();
+    let mut copy = crate::forge::list(&journal, DirId::ROOT).into_iter().map(|node| node.shown);
+    let copy = copy.find(|shown| shown.as_str().contains("conflict")).unwrap();
+    let ops = vec![crate::forge::gone_in(dir, "kid", &[v(&kid, 0)]), gone("n.d", &[v(&made, 0)])];
+    f.e('B', 4, ops, &[]);
+    let journal = f.journal();
+    assert_eq!(journal.lookup(DirId::ROOT, &copy).unwrap(), None);
+    let found = journal.once_at(DirId::ROOT, &copy).unwrap().map(|node| node.what);
+    assert_eq!(found, Some(Once::Dir(dir)));
+    assert_eq!(journal.history(dir, &name("kid")).unwrap().len(), 2);
+    for other in ["n (conflict B 000000).d", "n (conflict ).d", " (conflict B", "x (conflict B)"] {
+        assert_eq!(journal.once_at(DirId::ROOT, &name(other)).unwrap(), None, "{other}");
+    }
+}
+
+#[test]
 fn directories_that_were_moved_into_each_other_are_found_in_one_place_each() {
     let mut f = Forge::new();
     let x = f.dir_id(DirId::ROOT, "x", &[]);

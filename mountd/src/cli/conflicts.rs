@@ -1,6 +1,6 @@
 //! `atelier conflicts`: names that hold several versions, and moves of folders that lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -23,15 +23,15 @@ pub(crate) struct ConflictsArgs {
 enum Change {
     /// Moves of a folder that lost to another are dealt with: list them no more
     Settle {
-        /// The folder, as it is listed
+        /// The folder, as it is listed, or a path to it
         name: String,
     },
 }
 
 pub(crate) fn run(data: &DataDir, args: &ConflictsArgs) -> Result<Exit, Failure> {
     if let Some(Change::Settle { name }) = &args.change {
-        let name = name.trim_end_matches('/').to_owned();
-        return match (ask(data, &args.path, &Request::Settle { path: name })?, args.format.json) {
+        let path = listed(data, args, name)?;
+        return match (ask(data, &args.path, &Request::Settle { path })?, args.format.json) {
             (Response::Done, true) => output::json(&serde_json::json!({})).map(|()| Exit::Ok),
             (Response::Done, false) => output::line("settled").map(|()| Exit::Ok),
             _ => Err(astray()),
@@ -60,4 +60,19 @@ pub(crate) fn run(data: &DataDir, args: &ConflictsArgs) -> Result<Exit, Failure>
         }
     }
     Ok(Exit::Ok)
+}
+
+/// A folder as `conflicts` lists it, from that, or from a path to it.
+fn listed(data: &DataDir, args: &ConflictsArgs, name: &str) -> Result<String, Failure> {
+    let is_path = ["/", "./", "../"].iter().any(|begin| name.starts_with(begin));
+    if is_path {
+        let (drive, _) = data.find_drive(&args.path)?;
+        if let Ok((other, rest)) = data.find_drive(Path::new(name))
+            && other.drive.id == drive.drive.id
+            && let Some(rest) = rest.to_str()
+        {
+            return Ok(rest.to_owned());
+        }
+    }
+    Ok(name.trim_start_matches("./").trim_end_matches('/').to_owned())
 }

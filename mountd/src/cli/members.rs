@@ -26,7 +26,7 @@ enum Change {
         /// Its id, the beginning of it, or its name
         device: String,
     },
-    /// Let count what a removed member wrote that its removal had not seen; it stays removed
+    /// Let count what a member wrote before it heard that it was removed or made a reader; it stays that
     TakeBack {
         /// Its id, the beginning of it, or its name
         device: String,

@@ -37,7 +37,7 @@ pub(crate) fn run(data: &DataDir, args: &RestoreArgs) -> Result<Exit, Failure> {
             Ok((other, rest)) if other.drive.id == drive.drive.id => text(&rest, dest)?,
             _ => {
                 let why = format!("it is not in the drive {}", drive.drive.name);
-                return Err(Failure::bad_destination(dest, why));
+                return Err(Failure::bad_target(dest, why));
             }
         }),
     };

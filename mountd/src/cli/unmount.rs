@@ -1,7 +1,7 @@
 //! `atelier unmount`: ask the daemon to end; detach what has no daemon.
 //!
 //! Returns when the process has gone: whoever unmounts to shut down or to copy the store relies on
-//! it.
+//! it. What the daemon could not publish before it went is said.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::output;
+use crate::daemon::RUNNING_NAME;
 use crate::ipc::client::ConnectError;
 use crate::ipc::{Client, Request};
 use crate::mountpoint;
@@ -42,7 +43,10 @@ pub(crate) fn run(data: &DataDir, args: &UnmountArgs) -> Result<Exit, Failure> {
     match asked {
         Ok(()) => {
             if wait_until_gone(&dir, GO_MAX) {
-                return Ok(Exit::Ok);
+                return match dir.join(RUNNING_NAME).exists() {
+                    true => Err(Failure::left_unpublished(&dir.join(store::LOG_NAME))),
+                    false => Ok(Exit::Ok),
+                };
             }
             Err(Failure::no_answer(format!("it did not end in {} s", GO_MAX.as_secs())))
         }

@@ -119,6 +119,14 @@ fn address(text: &str) -> Result<net::Multiaddr, Failure> {
     })
 }
 
+/// Refuses addresses that cannot be listened on, before a drive is made or joined that would be left behind.
+pub(super) fn check_listen(launch: &Launch) -> Result<(), Failure> {
+    for text in &launch.options.listen {
+        net::can_listen(&address(text)?).map_err(|e| Failure::of(&e))?;
+    }
+    Ok(())
+}
+
 /// The network's settings for this launch.
 pub(super) fn net_config(
     launch: &Launch,

@@ -66,12 +66,13 @@ impl DriveService {
     }
 
     fn seal(&self) -> Result<(), Failure> {
-        self.drive.seal_drafts().map_err(|e| Failure::of(&e))
+        self.drive.seal_drafts().map_err(|e| Failure::not_published(&e))
     }
 
-    /// What was saved a moment ago is part of the answer to a question.
-    fn seal_saves(&self) -> Result<(), Failure> {
-        self.drive.seal_saves().map_err(|e| Failure::of(&e))
+    /// What was saved a moment ago is part of the answer to a question, but where nothing may be published any more: a
+    /// reader and a removed device may still ask.
+    fn seal_to_look(&self) -> Result<(), Failure> {
+        as_far_as_allowed(self.drive.seal_saves())
     }
 
     fn invite(&self, role: Role, expires_s: u64, uses: u32) -> Result<Response, Failure> {
@@ -85,10 +86,16 @@ impl DriveService {
     }
 
     fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
+        if self.drive.is_removed() {
+            return Err(Failure::removed());
+        }
         self.seal()?;
         self.drive.settle_locks();
         let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
         let synced = self.drive.sync_with_all(wait);
+        if self.drive.is_removed() {
+            return Err(Failure::removed());
+        }
         let status = self.drive.status();
         let names = synced.behind.iter().map(|d| self.drive.device_name(*d)).collect();
         Ok(Response::Synced(SyncReport {
@@ -118,7 +125,7 @@ impl DriveService {
 
     fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
         self.must_own()?;
-        let found = self.drive.removed_member_named(text);
+        let found = self.drive.set_aside_named(text);
         let device = found.ok_or_else(|| Failure::no_such_removed_member(text))?;
         let how = if dry_run { TakeBack::Told } else { TakeBack::Now };
         self.drive.take_back(device, how).map(Response::Aside)
@@ -127,6 +134,13 @@ impl DriveService {
     fn author(&self, op: Op) -> Result<Response, Failure> {
         self.drive.author(vec![op]).map_err(|e| Failure::of(&e))?;
         Ok(Response::Done)
+    }
+}
+
+fn as_far_as_allowed(sealed: Result<(), vfs::SealError>) -> Result<(), Failure> {
+    match sealed {
+        Ok(()) | Err(vfs::SealError::ReadOnly { .. }) => Ok(()),
+        Err(error) => Err(Failure::not_published(&error)),
     }
 }
 
@@ -156,7 +170,7 @@ impl Service for DriveService {
             Request::Invite { role, expires_s, uses } => self.invite(role, expires_s, uses),
             Request::Sync { timeout_ms } => self.sync(timeout_ms),
             Request::History { path } => {
-                self.seal_saves()?;
+                self.seal_to_look()?;
                 let found = drive.history(&path).map_err(|e| Failure::of(&e))?;
                 found.map(Response::History).ok_or_else(|| Failure::no_such_file(&path))
             }
@@ -174,7 +188,7 @@ impl Service for DriveService {
                 Ok(Response::Snapshots(rows))
             }
             Request::Conflicts => {
-                self.seal_saves()?;
+                self.seal_to_look()?;
                 let reports = drive.conflict_reports().map_err(|e| Failure::of(&e))?;
                 Ok(Response::Conflicts(reports))
             }
@@ -187,7 +201,7 @@ impl Service for DriveService {
             Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
             Request::Settle { path } => {
                 self.must_write()?;
-                self.seal_saves()?;
+                self.seal_to_look()?;
                 match drive.settle(&path)? {
                     0 => Err(Failure::nothing_to_settle(&path)),
                     _ => Ok(Response::Done),
@@ -203,11 +217,11 @@ impl Service for DriveService {
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })
             }
             Request::Verify { repair } => {
-                self.seal_saves()?;
+                self.seal_to_look()?;
                 drive.verify(repair, progress).map(Response::Verified)
             }
             Request::Gc { dry_run, keep_all_s, keep_daily_s } => {
-                self.seal()?;
+                as_far_as_allowed(drive.seal_drafts())?;
                 let policy = drive.policy_with(keep_all_s, keep_daily_s);
                 let how = if dry_run { cas::Sweep::Count } else { cas::Sweep::Remove };
                 if !dry_run && (keep_all_s.is_some() || keep_daily_s.is_some()) {
@@ -239,7 +253,7 @@ impl Service for DriveService {
                 Ok(Response::Events(drive.events_after(after, wait)))
             }
             Request::Export { dest } => {
-                self.seal()?;
+                as_far_as_allowed(drive.seal_drafts())?;
                 let done = drive.export(&dest, &mut |done| {
                     progress(Progress {
                         stage: "copying".into(),
@@ -248,7 +262,7 @@ impl Service for DriveService {
                         unit: Unit::Bytes,
                     });
                 });
-                let done = done.map_err(|e| Failure::of(&e))?;
+                let done = done.map_err(|e| Failure::not_exported(&e))?;
                 let (files, dirs, bytes) = (done.files, done.dirs, done.bytes);
                 Ok(Response::Exported(ExportReport { files, dirs, bytes }))
             }

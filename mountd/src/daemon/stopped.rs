@@ -15,6 +15,9 @@ use journal::Opened;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The marker's name. It stays when something could not be published.
+pub(crate) const RUNNING_NAME: &str = "running";
+
 /// The marker of a running drive.
 pub(super) struct Marker {
     path: PathBuf,
@@ -25,7 +28,7 @@ pub(super) struct Marker {
 impl Marker {
     /// Reads how the drive was stopped and marks it as running.
     pub(super) fn place(store_dir: &Path) -> std::io::Result<Self> {
-        let path = store_dir.join("running");
+        let path = store_dir.join(RUNNING_NAME);
         let boot = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
         let opened = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Opened::Clean,

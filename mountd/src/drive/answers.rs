@@ -27,6 +27,9 @@ fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
 }
 
+/// Entries looked at for [`StatusReport::to_send_bytes`] while nobody is there, count.
+const UNSENT_MAX: usize = 4_096;
+
 /// Which members are meant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Of {
@@ -48,6 +51,9 @@ impl Drive {
         let own_id = own.to_string();
         let others: Vec<&MemberRow> = members.iter().filter(|m| m.id != own_id).collect();
         let online_in_sync = others.iter().filter(|m| m.online).all(|m| m.in_sync);
+        // With nobody there to take it, own work that nobody is known to have is not in sync.
+        let alone = !others.is_empty() && others.iter().all(|m| !m.online);
+        let unsent_bytes = if alone { self.unsent_bytes() } else { 0 };
         let held_elsewhere = others.is_empty() || others.iter().any(|m| m.in_sync);
         let device = DeviceRow {
             name: members
@@ -70,9 +76,13 @@ impl Drive {
             drive: DriveRow { name: drive.name, id: drive.id.to_string() },
             path: self.mount.display().to_string(),
             device,
-            in_sync: drafts == 0 && arriving == 0 && online_in_sync,
+            in_sync: drafts == 0
+                && arriving == 0
+                && online_in_sync
+                && unsent_bytes == 0
+                && !self.is_removed(),
             safe_to_close: drafts == 0 && held_elsewhere,
-            to_send_bytes: self.net().map_or(0, |net| net.progress().to_send),
+            to_send_bytes: self.net().map_or(0, |net| net.progress().to_send).max(unsent_bytes),
             to_receive_bytes,
             drafts,
             arriving: arriving as u64,
@@ -93,6 +103,22 @@ impl Drive {
             last_gc: self.collected.row(),
             history: self.collected.history(),
         }
+    }
+
+    /// Bytes of own work that no other member is known to have, its entries included.
+    fn unsent_bytes(&self) -> u64 {
+        let mut bytes = 0_u64;
+        for id in self.journal.unacknowledged(self.signer.device()).iter().take(UNSENT_MAX) {
+            let Some(entry) = self.journal.entry(id) else { continue };
+            bytes = bytes.saturating_add(entry.len() as u64);
+            let Ok(parts) = journal::codec::decode(&entry) else { continue };
+            for op in &parts.entry.ops {
+                if let journal::op::Op::Put { value: Value::File(file), .. } = op {
+                    bytes = bytes.saturating_add(file.content.len);
+                }
+            }
+        }
+        bytes
     }
 
     /// The members as a table, this device included.
@@ -125,9 +151,15 @@ impl Drive {
         self.device_named(text, Of::Today)
     }
 
-    /// The removed member `text` names, likewise.
-    pub fn removed_member_named(&self, text: &str) -> Option<DeviceId> {
-        self.device_named(text, Of::Before)
+    /// The device `text` names, likewise, whose work may be kept aside: a removed one, else one of which something is.
+    pub fn set_aside_named(&self, text: &str) -> Option<DeviceId> {
+        let before = self.device_named(text, Of::Before);
+        before.or_else(|| {
+            let device = self.device_named(text, Of::Today)?;
+            let is_reader = self.journal.member(device)?.role == journal::op::Role::Reader;
+            let has = || self.journal.set_aside(device).is_ok_and(|aside| !aside.is_empty());
+            (is_reader || has()).then_some(device)
+        })
     }
 
     fn device_named(&self, text: &str, of: Of) -> Option<DeviceId> {

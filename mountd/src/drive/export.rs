@@ -45,6 +45,9 @@ pub enum ExportError {
     /// The destination holds something already.
     #[error("{} is not an empty directory", .0.display())]
     NotEmpty(PathBuf),
+    /// The destination is there and no folder.
+    #[error("{} is no directory", .0.display())]
+    NotFolder(PathBuf),
     /// A file system call failed at the destination.
     #[error("cannot {verb} {}", path.display())]
     Io {
@@ -84,6 +87,9 @@ impl Drive {
             && entries.next().is_some()
         {
             return Err(ExportError::NotEmpty(dest.to_owned()));
+        }
+        if std::fs::symlink_metadata(dest).is_ok() && !dest.is_dir() {
+            return Err(ExportError::NotFolder(dest.to_owned()));
         }
         std::fs::create_dir_all(dest).map_err(io(dest, "create"))?;
         let mut done = Exported::default();

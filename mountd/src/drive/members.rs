@@ -88,7 +88,8 @@ impl Drive {
         }
     }
 
-    /// What a removed device wrote that its removal had not seen; with [`TakeBack::Now`] it counts from now on.
+    /// What a device wrote before it heard that it was removed or made a reader; with [`TakeBack::Now`] it counts from now
+    /// on.
     pub fn take_back(&self, device: DeviceId, how: TakeBack) -> Result<Vec<AsideRow>, Failure> {
         let failed = |e: journal::StateError| Failure::of(&e);
         let mut rows = Vec::new();

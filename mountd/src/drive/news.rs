@@ -73,6 +73,21 @@ impl Drive {
                 format!("{} runs a version of Atelier that this one cannot talk to", name(device)),
                 "install the newer version on both devices".into(),
             ),
+            Event::PeerTwice(device) => self.notice(
+                format!("{} runs in two places at once, from a copied data directory", name(device)),
+                "end one of the two: each takes the place of the other again and again".into(),
+            ),
+            Event::RunsTwice => self.notice(
+                "a copy of this device's data directory is in use elsewhere: each takes the place of the other again and again".into(),
+                "end one of the two; a second device joins with a ticket of its own (`atelier invite`)"
+                    .into(),
+            ),
+            // Once this device knows why, `status` says so.
+            Event::PeerRefuses(_) if self.is_removed() => {}
+            Event::PeerRefuses(device) => self.notice(
+                format!("{} does not let this device in: there, it is no member", name(device)),
+                "ask an owner whether this device was removed; what is here stays here".into(),
+            ),
             Event::PeerMisbehaved(device) => self.notice(
                 format!(
                     "{} sent data that is not what it says; it is cut off for a while",

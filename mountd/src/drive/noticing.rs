@@ -6,10 +6,11 @@
 //! something about is told to owners.
 
 use journal::op::Role;
-use journal::{EntryId, Member, Odd, OddClock};
+use journal::{DeviceId, EntryId, Member, Odd, OddClock};
 
 use super::Drive;
 use crate::ipc::{Notice, rfc3339};
+use crate::report::causes::JOIN_AGAIN;
 
 /// A span of time for people, in its largest unit.
 fn span(ms: u64) -> String {
@@ -22,6 +23,10 @@ fn span(ms: u64) -> String {
     let found = UNITS.iter().find(|(unit, _)| ms >= 2 * unit);
     found
         .map_or_else(|| format!("{} s", ms / 1_000), |(unit, name)| format!("{} {name}", ms / unit))
+}
+
+fn changes(count: usize) -> String {
+    if count == 1 { "1 change".to_owned() } else { format!("{count} changes") }
 }
 
 /// Why a date is odd.
@@ -45,17 +50,17 @@ pub(super) fn reason(odd: Odd) -> String {
 impl Drive {
     /// What `status` tells of members and clocks.
     pub(super) fn member_notices(&self) -> Vec<Notice> {
-        let own = self.signer.device();
         let members = self.journal.members();
         let mut out = Vec::new();
-        if members.iter().any(|m| m.device == own && m.removed) {
+        if self.is_removed() {
             out.push(Notice {
                 what: "this device was removed from the drive: what others write no longer comes"
                     .into(),
                 since: rfc3339(self.clock.wall_ms()),
-                remedy: "what is here stays here; ask an owner for a ticket to join again".into(),
+                remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
             });
         }
+        out.extend(self.own_aside_notice());
         let is_owner = self.own_role() == Some(Role::Owner);
         for member in &members {
             out.extend(self.fork_notice(member));
@@ -101,43 +106,75 @@ impl Drive {
                 ),
             });
         }
-        if member.flags.ignored_operations && !member.removed {
-            out.push(Notice {
-                what: format!("{} wrote changes that its role does not allow", member.name),
-                since: now(),
-                remedy:
-                    "they are kept and have no effect; give it another role, or ask what happened"
-                        .into(),
-            });
-        }
-        if !member.removed {
-            return out;
-        }
-        match self.journal.set_aside(member.device) {
-            Ok(aside) if !aside.is_empty() => out.push(Notice {
-                what: format!(
-                    "{} was removed; {} changes that the removal had not seen are kept aside",
-                    member.name,
-                    aside.len()
-                ),
-                since: rfc3339(aside.iter().map(|a| a.saved_at_ms).min().unwrap_or(0)),
-                remedy: format!(
+        match (self.aside(member.device), member.removed) {
+            (Some((count, since)), removed) => {
+                let what = match removed {
+                    true => format!(
+                        "{} was removed; what the removal had not seen is kept aside: {}",
+                        member.name,
+                        changes(count)
+                    ),
+                    false => format!(
+                        "what {} wrote before it heard that it was made a reader is kept aside: {}",
+                        member.name,
+                        changes(count)
+                    ),
+                };
+                let remedy = format!(
                     "`atelier members PATH take-back {}` lets them count; --dry-run shows them",
                     member.device
-                ),
+                );
+                out.push(Notice { what, since, remedy });
+            }
+            (None, false) if member.flags.ignored_operations => out.push(Notice {
+                what: format!("{} wrote changes that its role does not allow", member.name),
+                since: now(),
+                remedy: "they are kept and have no effect; ask what happened".into(),
             }),
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "what is kept aside cannot be read"),
+            (None, _) => {}
         }
         out
+    }
+
+    /// How much of a device's work is kept aside, and since when, if any.
+    fn aside(&self, device: DeviceId) -> Option<(usize, String)> {
+        let aside = self.journal.set_aside(device).unwrap_or_else(|error| {
+            tracing::error!(%error, "what is kept aside cannot be read");
+            Vec::new()
+        });
+        let since = aside.iter().map(|a| a.saved_at_ms).min()?;
+        Some((aside.len(), rfc3339(since)))
+    }
+
+    /// Whose own work is gone from its mount must hear where it is.
+    fn own_aside_notice(&self) -> Option<Notice> {
+        let own = self.journal.member(self.signer.device())?;
+        let (count, since) = self.aside(own.device)?;
+        let why = match own.removed {
+            true => "removed from the drive",
+            false => "made a reader",
+        };
+        Some(Notice {
+            what: format!(
+                "what this device wrote before others heard of it does not count, it had been {why}: {}",
+                changes(count)
+            ),
+            since,
+            remedy: format!(
+                "it is kept (`atelier history FILE` names it); an owner can let it count: `atelier members PATH take-back {}`",
+                own.device
+            ),
+        })
     }
 
     fn clock_notices(&self) -> Vec<Notice> {
         let own = self.signer.device();
         let mut out = Vec::new();
+        let mut is_behind = false;
         if let Some(ahead_ms) = self.journal.others_ahead_ms()
             && ahead_ms.unsigned_abs() > journal::date::ODD_MS
         {
+            is_behind = ahead_ms > 0;
             let which = if ahead_ms > 0 { "behind" } else { "ahead of" };
             out.push(Notice {
                 what: format!(
@@ -153,9 +190,12 @@ impl Drive {
             tracing::error!(%error, "dates cannot be looked at");
             Vec::new()
         });
-        for clock in
-            clocks.into_iter().filter(|c| c.device != own || matches!(c.odd, Odd::Future { .. }))
-        {
+        for clock in clocks {
+            let is_future = matches!(clock.odd, Odd::Future { .. });
+            // By a clock that is behind everybody else's work is dated ahead.
+            if (clock.device == own && !is_future) || (is_behind && is_future) {
+                continue;
+            }
             let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
             if is_member {
                 out.push(self.clock_notice(&clock));

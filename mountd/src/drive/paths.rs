@@ -71,15 +71,36 @@ impl Drive {
     /// The register of the file that `path` names, or named before it or a folder above it was removed. A
     /// path below `.history` is the file's whose versions are there.
     pub(super) fn find_once(&self, path: &str) -> Result<Option<Register>, PathError> {
+        Ok(self.walk_once(path)?.1)
+    }
+
+    /// The same path without `.history` before it and without a version's name after it.
+    pub(super) fn plain_path(&self, path: &str) -> Result<String, PathError> {
+        let top = path.split('/').find(|part| !part.is_empty() && *part != ".");
+        match top.map(EntryName::new) {
+            Some(Ok(top)) if top.as_str() == vfs::past::HISTORY && self.is_virtual(&top)? => {
+                Ok(self.walk_once(path)?.0.join("/"))
+            }
+            _ => Ok(path.to_owned()),
+        }
+    }
+
+    /// Whether the name is one of the virtual directories' in the top folder, and nothing real has it.
+    pub(super) fn is_virtual(&self, top: &EntryName) -> Result<bool, StateError> {
+        let is = [vfs::past::HISTORY, vfs::past::SNAPSHOTS].contains(&top.as_str());
+        Ok(is && self.journal.lookup(DirId::ROOT, top)?.is_none())
+    }
+
+    /// The names that lead there, without those of virtual things, and the register.
+    fn walk_once(&self, path: &str) -> Result<(Vec<String>, Option<Register>), PathError> {
         let mut parts: Vec<&str> =
             path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-        let virtual_top = |name: &str| -> Result<bool, PathError> {
-            let name = EntryName::new(name).map_err(|_| PathError::BadName(name.to_owned()))?;
-            Ok(name.as_str() == vfs::past::HISTORY
-                && self.journal.lookup(DirId::ROOT, &name)?.is_none())
-        };
         let in_history = match parts.first() {
-            Some(first) => virtual_top(first)?,
+            Some(first) => {
+                let name =
+                    EntryName::new(first).map_err(|_| PathError::BadName((*first).to_owned()))?;
+                name.as_str() == vfs::past::HISTORY && self.is_virtual(&name)?
+            }
             None => false,
         };
         if in_history {
@@ -88,25 +109,27 @@ impl Drive {
         if parts.len() > DEPTH_MAX {
             return Err(PathError::TooDeep);
         }
+        let mut names: Vec<String> = Vec::new();
         let (mut dir, mut parts) = (DirId::ROOT, parts.into_iter().peekable());
         while let Some(part) = parts.next() {
+            names.push(part.to_owned());
             let name = EntryName::new(part).map_err(|_| PathError::BadName(part.to_owned()))?;
             let node = self.journal.lookup(dir, &name)?;
             if parts.peek().is_none() {
                 let at = node.map_or_else(|| Register { dir, name }, |node| node.register);
-                return Ok(Some(at));
+                return Ok((names, Some(at)));
             }
             dir = match (node.map(|node| node.kind), self.journal.once_at(dir, &name)?) {
                 (Some(ViewKind::Dir { dir, .. }), _) => dir,
                 (_, Some(OnceNode { what: Once::Dir(dir), .. })) => dir,
                 // The folder of a file's versions, and one of them.
                 (_, Some(OnceNode { name, .. })) if in_history => {
-                    return Ok(Some(Register { dir, name }));
+                    return Ok((names, Some(Register { dir, name })));
                 }
                 _ => return Err(PathError::NoDirectory(part.to_owned())),
             };
         }
-        Ok(None)
+        Ok((names, None))
     }
 
     /// The path a directory is shown at, from the drive's top, or none when it is not reachable.

@@ -121,6 +121,29 @@ impl JournalHost for Drive {
         self.is_current(device) || self.members().contains(&device)
     }
 
+    fn removed(&self) -> Vec<DeviceId> {
+        let own = self.signer.device();
+        let members = self.journal.members().into_iter();
+        members.filter(|m| m.removed && m.device != own).map(|m| m.device).collect()
+    }
+
+    fn farewell_frontier(&self, device: DeviceId) -> Frontier {
+        self.journal.farewell_frontier(device).unwrap_or_default()
+    }
+
+    fn farewell_lacking(
+        &self,
+        device: DeviceId,
+        theirs: &Frontier,
+        bytes_max: usize,
+    ) -> Vec<Arc<[u8]>> {
+        self.journal.farewell_lacking(device, theirs, bytes_max)
+    }
+
+    fn farewell_entry(&self, device: DeviceId, id: &EntryId) -> Option<Arc<[u8]>> {
+        self.journal.farewell_entry(device, id)
+    }
+
     fn invites_open(&self) -> bool {
         self.journal.has_recent_invite(self.clock.now())
     }

@@ -22,9 +22,9 @@ impl Submit for Drive {
     }
 
     fn seal(&self, ops: Vec<Op>) -> Result<Vec<VersionId>, SealError> {
-        let role = self.own_role().ok_or_else(|| SealError::ReadOnly { role: "removed".into() })?;
+        let role = self.own_role().ok_or_else(|| SealError::ReadOnly { removed: true })?;
         if role == Role::Reader {
-            return Err(SealError::ReadOnly { role: "reader".into() });
+            return Err(SealError::ReadOnly { removed: false });
         }
         self.store.sync().map_err(|error| match error {
             cas::error::WriteError::Full => SealError::Full,
@@ -49,6 +49,11 @@ impl Submit for Drive {
 }
 
 impl Drive {
+    /// Whether this device was removed from the drive, and knows.
+    pub fn is_removed(&self) -> bool {
+        self.journal.member(self.signer.device()).is_some_and(|m| m.removed)
+    }
+
     /// This device's role in the drive, or none when it is not (or no longer) a member.
     pub fn own_role(&self) -> Option<Role> {
         self.journal.member(self.signer.device()).filter(|m| !m.removed).map(|m| m.role)

@@ -69,8 +69,20 @@ pub enum RestoreError {
         id: String,
     },
     /// A folder has no versions.
-    #[error("{path} is a folder, and folders have no versions")]
+    #[error("{} is a folder, and folders have no versions", shown(path))]
     Folder {
+        /// The path.
+        path: String,
+    },
+    /// A folder has the file's name now.
+    #[error("{path} is a folder now")]
+    FolderNow {
+        /// The path.
+        path: String,
+    },
+    /// The destination is below a virtual name.
+    #[error("{path} cannot be written: names below .history and .snapshots show the past")]
+    Virtual {
         /// The path.
         path: String,
     },
@@ -136,9 +148,17 @@ impl Drive {
         which: &Which,
         dest: Option<&str>,
     ) -> Result<RestoreReport, RestoreError> {
+        let plain = self.plain_path(path)?;
+        let path = plain.as_str();
         let source = self.restore_source(path, which)?;
         let target = dest.unwrap_or(path);
+        self.must_be_real(target)?;
         let found = self.find_target(target)?;
+        if let (Which::Version(_), Some((_, Some(node)))) = (which, &found)
+            && matches!(node.kind, ViewKind::Dir { .. })
+        {
+            return Err(RestoreError::FolderNow { path: target.to_owned() });
+        }
         if dest.is_some() && found.as_ref().is_none_or(|(_, node)| node.is_some()) {
             return Err(RestoreError::Exists { path: target.to_owned() });
         }
@@ -172,6 +192,16 @@ impl Drive {
         Ok(plan.report)
     }
 
+    /// Nothing is put under a name that is virtual: the real thing would hide it.
+    fn must_be_real(&self, path: &str) -> Result<(), RestoreError> {
+        match names(path)?.first() {
+            Some(top) if self.is_virtual(top)? => {
+                Err(RestoreError::Virtual { path: path.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn restore_source(&self, path: &str, which: &Which) -> Result<Source, RestoreError> {
         let history = || -> Result<Vec<HistoryVersion>, RestoreError> {
             let register = self.find_once(path)?;
@@ -182,9 +212,7 @@ impl Drive {
         };
         match which {
             Which::Version(id) => {
-                if self.is_folder(path)? {
-                    return Err(RestoreError::Folder { path: path.to_owned() });
-                }
+                let is_folder = self.is_folder(path)?;
                 let (path, id) = (path.to_owned(), id.to_ascii_lowercase());
                 let meant = |version: &HistoryVersion| {
                     !matches!(version.value, Value::Gone { .. })
@@ -193,6 +221,8 @@ impl Drive {
                 let mut named: Vec<HistoryVersion> = history()?;
                 named.retain(meant);
                 match (named.pop(), named.is_empty()) {
+                    // Of a file that had the folder's name before it there are some.
+                    (None, _) if is_folder => Err(RestoreError::Folder { path }),
                     (None, _) => Err(RestoreError::NoVersion { path, id }),
                     (Some(_), false) => Err(RestoreError::Ambiguous { path, id }),
                     (Some(version), true) => Ok(Source::File(version.value)),
@@ -473,12 +503,20 @@ impl Drive {
         if vfs::past::time::parse(&name).is_some() {
             return Err(SnapshotError::Time(name));
         }
-        if self.journal.snapshots()?.iter().any(|snapshot| snapshot.name == name) {
+        // Names that are found alike are one name.
+        let found = |name: &str| EntryName::new(name).map(|name| name.folded().into_owned()).ok();
+        let wanted = found(&name);
+        if self.journal.snapshots()?.iter().any(|snapshot| found(&snapshot.name) == wanted) {
             return Err(SnapshotError::Exists(name));
         }
         self.author(vec![Op::Snapshot { name }])?;
         Ok(())
     }
+}
+
+/// The drive's top has no name of its own.
+fn shown(path: &str) -> &str {
+    if path.is_empty() { "the drive" } else { path }
 }
 
 /// The register of what stands there, as it is spelled; a copy's own name where a copy stands.

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use super::{Code, Failure, chain};
 
+/// How a removed device comes back. Its old store stays what it is: a device is removed for good.
+pub const JOIN_AGAIN: &str = "to come back, ask an owner for a ticket and join as a new device, in another data directory (`atelier --data-dir DIR join TICKET PATH`)";
+
 impl Failure {
     /// Something nobody foresaw.
     pub fn internal(cause: impl Display) -> Self {
@@ -131,7 +134,10 @@ impl Failure {
         Self::new(
             Code::AlreadyMember,
             format!("this device is already a member of \"{name}\""),
-            format!("mount it with `atelier mount {}`", mount.display()),
+            format!(
+                "mount it with `atelier mount {}`; if it was removed: {JOIN_AGAIN}",
+                mount.display()
+            ),
         )
     }
 
@@ -435,6 +441,35 @@ impl Failure {
         Self::new(Code::Refused, why.to_string(), "ask an owner of the drive")
     }
 
+    /// This device is no member any more.
+    pub fn removed() -> Self {
+        let what = "this device was removed from the drive";
+        let remedy = format!("`atelier export PATH DIR` copies what is here; {JOIN_AGAIN}");
+        Self::new(Code::Refused, what, remedy)
+    }
+
+    /// What this device saved could not be published.
+    pub fn not_published(error: &vfs::SealError) -> Self {
+        match error {
+            vfs::SealError::ReadOnly { removed: true } => Self::removed(),
+            vfs::SealError::ReadOnly { removed: false } => Self::new(
+                Code::Refused,
+                "something saved on this device cannot be published: it may only read the drive",
+                "ask an owner for the editor role, or copy what you saved to a place outside the drive",
+            ),
+            error => Self::of(error),
+        }
+    }
+
+    /// The drive ended with something that exists only here.
+    pub fn left_unpublished(log: &Path) -> Self {
+        Self::new(
+            Code::NotInSync,
+            "unmounted, but something could not be published; it is kept and tried again at the next mount",
+            format!("mount the drive: `atelier status PATH` says why, as does {}", log.display()),
+        )
+    }
+
     /// Nothing was restored, and nothing changed.
     pub fn not_restored(error: &crate::drive::RestoreError) -> Self {
         use crate::drive::RestoreError as Why;
@@ -444,6 +479,9 @@ impl Failure {
             }
             Why::Ambiguous { .. } => "give more digits of the id",
             Why::Folder { .. } => "give --at with a time",
+            Why::FolderNow { .. } | Why::Virtual { .. } => {
+                "give a destination in the same drive with --to"
+            }
             Why::Gone { .. } => {
                 "bring a device online that still has them, or restore another version (`atelier history FILE`)"
             }
@@ -512,7 +550,9 @@ impl Failure {
     pub fn no_such_removed_member(device: impl Display) -> Self {
         Self::new(
             Code::NoSuchMember,
-            format!("no member {device} was removed from the drive, or several that begin so"),
+            format!(
+                "no member {device} was removed from the drive or made a reader, or several that begin so"
+            ),
             "give the id that `atelier status PATH` names",
         )
     }
@@ -535,7 +575,32 @@ impl Failure {
         )
     }
 
-    /// The place to export to cannot take the files.
+    /// The place to restore to is none.
+    pub fn bad_target(path: &Path, why: impl Display) -> Self {
+        Self::new(
+            Code::BadDestination,
+            format!("cannot restore to {}: {why}", path.display()),
+            "give a name in the same drive that does not exist yet",
+        )
+    }
+
+    /// The destination of an export cannot be used, or the export broke off.
+    pub fn not_exported(error: &crate::drive::ExportError) -> Self {
+        use crate::drive::ExportError as Why;
+        match error {
+            Why::NotEmpty(dest) => Self::bad_destination(dest, "it is not empty"),
+            Why::NotFolder(dest) => Self::bad_destination(dest, "it is no folder"),
+            Why::Io { path, verb, source } => Self::io(verb, path, source),
+            Why::Read { .. } => Self::new(
+                Code::Unreadable,
+                chain(error),
+                "bring a device online that has the file, and export again into an empty folder",
+            ),
+            Why::State(_) => Self::of(error),
+        }
+    }
+
+    /// The folder an export was to go to cannot be used.
     pub fn bad_destination(path: &Path, why: impl Display) -> Self {
         Self::new(
             Code::BadDestination,

@@ -1,11 +1,13 @@
-//! Who may be connected: members, and for a few seconds a handful of strangers who hold a ticket.
+//! Who may be connected: members, for a few seconds a handful of strangers who hold a ticket, and now and then for a
+//! minute a device that was removed.
 //!
 //! Leaves out: what is spoken ([`super::streams`] asks [`Gate::standing`] for each stream) and the
 //! proof itself ([`crate::join`]).
 //!
 //! Invariants:
 //! - a peer that is neither a member nor, while invitations are open, one of at most
-//!   [`limits::STRANGERS_MAX`] strangers has no established connection;
+//!   [`limits::STRANGERS_MAX`] strangers has no established connection, but for at most [`limits::LEAVING_MAX`] that
+//!   were removed, each once in [`limits::LEAVING_INTERVAL`];
 //! - the member list is the host's, copied at [`Gate::set_members`]; every later question sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +26,8 @@ pub(crate) enum Standing {
     Member,
     /// Nobody yet: the join protocol only.
     Stranger,
+    /// Removed: it hears of that, and leaves what it wrote before.
+    Leaving,
 }
 
 /// Whether peers that are no members are let in to prove a ticket.
@@ -43,6 +47,10 @@ struct State {
     banned: BTreeMap<PeerId, Instant>,
     strangers: Strangers,
     pending: BTreeMap<ConnectionId, Instant>,
+    removed: BTreeSet<PeerId>,
+    /// When the visits of removed devices end; some are over.
+    visits: BTreeMap<PeerId, Instant>,
+    leaving: BTreeMap<ConnectionId, Instant>,
 }
 
 /// See the module's words.
@@ -70,6 +78,9 @@ impl Gate {
                 banned: BTreeMap::new(),
                 strangers,
                 pending: BTreeMap::new(),
+                removed: BTreeSet::new(),
+                visits: BTreeMap::new(),
+                leaving: BTreeMap::new(),
             }),
         }
     }
@@ -77,6 +88,12 @@ impl Gate {
     pub(crate) fn set_members(&self, members: BTreeSet<PeerId>) {
         let mut state = self.state.lock();
         state.members = members;
+    }
+
+    pub(crate) fn set_removed(&self, removed: BTreeSet<PeerId>) {
+        let mut state = self.state.lock();
+        state.visits.retain(|peer, _| removed.contains(peer));
+        state.removed = removed;
     }
 
     pub(crate) fn set_strangers(&self, strangers: Strangers) {
@@ -102,6 +119,10 @@ impl Gate {
         if state.members.contains(peer) {
             return Ok(Standing::Member);
         }
+        if let Some(until) = state.visit(peer, dialled, now) {
+            state.leaving.insert(id, until);
+            return Ok(Standing::Leaving);
+        }
         match (state.strangers, dialled) {
             (Strangers::WeJoin, Dialled::ByUs) => Ok(Standing::Member),
             (Strangers::Allowed, Dialled::ByThem) => {
@@ -120,15 +141,23 @@ impl Gate {
         self.state.lock().pending.contains_key(id)
     }
 
-    /// The connection is gone.
-    pub(crate) fn closed(&self, id: &ConnectionId) {
-        self.state.lock().pending.remove(id);
+    /// Whether the connection is a removed device's.
+    pub(crate) fn is_leaving(&self, id: &ConnectionId) -> bool {
+        self.state.lock().leaving.contains_key(id)
     }
 
-    /// Strangers whose time is over, and members' connections that were opened as strangers.
+    /// The connection is gone.
+    pub(crate) fn closed(&self, id: &ConnectionId) {
+        let mut state = self.state.lock();
+        state.pending.remove(id);
+        state.leaving.remove(id);
+    }
+
+    /// Strangers and removed devices whose time is over, and members' connections that were opened as such.
     pub(crate) fn overdue(&self, now: Instant) -> Vec<ConnectionId> {
         let state = self.state.lock();
-        state.pending.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect()
+        let all = state.pending.iter().chain(&state.leaving);
+        all.filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect()
     }
 
     /// Keeps `peer` out until `until`.
@@ -141,6 +170,30 @@ impl Gate {
             }
         }
         state.banned.insert(peer, until);
+    }
+}
+
+impl State {
+    /// The end of a removed device's visit, if it may come in.
+    fn visit(&mut self, peer: &PeerId, dialled: Dialled, now: Instant) -> Option<Instant> {
+        if dialled == Dialled::ByUs || !self.removed.contains(peer) {
+            return None;
+        }
+        if let Some(until) = self.visits.get(peer) {
+            if now < *until {
+                return Some(*until);
+            }
+            let pause = limits::LEAVING_INTERVAL.saturating_sub(limits::LEAVING_TIME);
+            if now < *until + pause {
+                return None;
+            }
+        }
+        if self.visits.values().filter(|until| now < **until).count() >= limits::LEAVING_MAX {
+            return None;
+        }
+        let until = now + limits::LEAVING_TIME;
+        self.visits.insert(*peer, until);
+        Some(until)
     }
 }
 
@@ -177,6 +230,36 @@ mod tests {
         assert!(gate.admit(id(100), &PeerId::random(), Dialled::ByThem, now).is_ok());
         assert!(gate.overdue(now).is_empty());
         assert_eq!(gate.overdue(now + limits::STRANGER_TIME).len(), limits::STRANGERS_MAX);
+    }
+
+    #[test]
+    fn a_removed_device_comes_in_once_in_a_while_and_for_a_minute() {
+        let gate = Gate::new(Strangers::Refused);
+        let peers: Vec<PeerId> = (0..=limits::LEAVING_MAX).map(|_| PeerId::random()).collect();
+        let (now, id) = (Instant::now(), ConnectionId::new_unchecked);
+        let comes = |n: usize, at, by| gate.admit(id(n), &peers[n], by, at);
+        assert_eq!(comes(0, now, Dialled::ByThem), Err(Refused::NotMember));
+        gate.set_removed(peers.iter().copied().collect());
+        assert_eq!(comes(0, now, Dialled::ByUs), Err(Refused::NotMember));
+        for n in 0..limits::LEAVING_MAX {
+            assert_eq!(comes(n, now, Dialled::ByThem), Ok(Standing::Leaving));
+            assert!(gate.is_leaving(&id(n)));
+        }
+        let crowd = comes(limits::LEAVING_MAX, now, Dialled::ByThem);
+        assert_eq!(crowd, Err(Refused::NotMember));
+        // Another connection lengthens nothing.
+        assert_eq!(
+            comes(0, now + limits::LEAVING_TIME / 2, Dialled::ByThem),
+            Ok(Standing::Leaving)
+        );
+        assert!(gate.overdue(now).is_empty());
+        assert_eq!(gate.overdue(now + limits::LEAVING_TIME).len(), limits::LEAVING_MAX);
+        gate.closed(&id(0));
+        assert!(!gate.is_leaving(&id(0)));
+        let again = comes(0, now + limits::LEAVING_TIME, Dialled::ByThem);
+        assert_eq!(again, Err(Refused::NotMember));
+        let later = comes(0, now + limits::LEAVING_INTERVAL, Dialled::ByThem);
+        assert_eq!(later, Ok(Standing::Leaving));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! Leaves out: what is said on a stream, reconnection, addresses.
 //!
 //! Invariants:
-//! - a stranger can open one join stream and nothing else; members' protocols are not offered to it;
+//! - a stranger can open one join stream and nothing else, a removed device journal streams only; members' other
+//!   protocols are not offered to them;
 //! - opening a stream always ends in exactly one [`Event::Opened`] or [`Event::OpenFailed`] while the
 //!   connection lives; with the connection's end they are void;
 //! - at most [`limits::OPENING_STREAMS_MAX`] openings wait on one connection.
@@ -203,6 +204,7 @@ impl ConnectionHandler for Handler {
                 vec![PROTOCOL_JOURNAL, PROTOCOL_CHUNKS, PROTOCOL_LOCK, PROTOCOL_JOIN]
             }
             Standing::Stranger => vec![PROTOCOL_JOIN],
+            Standing::Leaving => vec![PROTOCOL_JOURNAL],
         };
         SubstreamProtocol::new(Offer { protocols }, ()).with_timeout(limits::GREETING_TIME)
     }

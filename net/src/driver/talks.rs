@@ -2,7 +2,8 @@
 //!
 //! Leaves out: connections and dialling ([`super`]).
 //!
-//! Invariant: a stream of a peer that is no member at this moment gets no task but the join's.
+//! Invariant: a stream of a peer that is no member at this moment gets no task but the join's, or, of one that was
+//! removed, a session that tells it so.
 
 use std::time::Instant;
 
@@ -13,9 +14,11 @@ impl Driver {
         match event {
             streams::Event::Inbound { peer, connection, protocol, stream } => {
                 let Some(device) = device_of(&peer) else { return };
+                let hears_farewell =
+                    protocol == PROTOCOL_JOURNAL && self.gate.is_leaving(&connection);
                 if protocol == PROTOCOL_JOIN {
                     self.serve_join(device, stream);
-                } else if !self.node.is_member(&device) {
+                } else if !self.node.is_member(&device) && !hears_farewell {
                     self.swarm.close_connection(connection);
                 } else if protocol == PROTOCOL_JOURNAL {
                     // Only the end with the smaller id opens; a stream of the other is dropped.
@@ -33,17 +36,38 @@ impl Driver {
             streams::Event::Opened { token, stream } => match self.opening.remove(&token) {
                 Some(Opening::Journal { device, connection }) => {
                     self.start_talk(device, connection, stream);
-                    self.open_locks(device, connection);
+                    if !self.gate.is_leaving(&connection) {
+                        self.open_locks(device, connection);
+                    }
                 }
                 Some(Opening::Locks { device, connection }) => {
                     self.start_locks(device, connection, stream);
                 }
                 // Whoever asked may have ended.
                 Some(Opening::Chunks(answer)) => drop(answer.send(Some(stream))),
+                Some(Opening::Refusal { device, connection }) => {
+                    self.node.tell(Event::PeerRefuses(device));
+                    self.swarm.close_connection(connection);
+                }
                 None => {}
             },
             streams::Event::OpenFailed { token, failure } => match self.opening.remove(&token) {
                 Some(Opening::Journal { device, connection }) => {
+                    if failure == OpenFailure::Unsupported {
+                        // To strangers it speaks the join protocol and no other.
+                        let token = self.token(Opening::Refusal { device, connection });
+                        let peer = peer_of(&device);
+                        self.swarm.behaviour_mut().streams.open(
+                            peer,
+                            connection,
+                            PROTOCOL_JOIN,
+                            token,
+                        );
+                    } else {
+                        self.swarm.close_connection(connection);
+                    }
+                }
+                Some(Opening::Refusal { device, connection }) => {
                     if failure == OpenFailure::Unsupported {
                         self.node.tell(Event::PeerIncompatible(device));
                     }
@@ -74,8 +98,12 @@ impl Driver {
         let (control, controls) = mpsc::channel(CONTROL_QUEUE_MAX);
         let node = self.node.clone();
         let (addrs, reports) = (self.own_addrs(kind), self.reports.clone());
+        let whom = match self.gate.is_leaving(&connection) {
+            true => session::Whom::Leaving(device),
+            false => session::Whom::Member(device),
+        };
         let task = self.tasks.spawn(async move {
-            let end = session::run(node, device, id, stream, addrs, controls, reports).await;
+            let end = session::run(node, whom, id, stream, addrs, controls, reports).await;
             Ended::Session { device, id, end }
         });
         self.talks.insert(device, Talk { id, connection, control, task });

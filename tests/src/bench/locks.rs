@@ -136,9 +136,10 @@ fn one(delay_ms: u64, files: usize, rounds: usize) -> Result<Vec<(&'static str, 
     figures.push(("closed there, free here", median(&mut took.free)));
     let archive = root.join("many.tar");
     program::ok(command("tar", ["cf"]).arg(&archive).arg("-C").arg(&root).arg("many"))?;
-    for (what, how) in
-        [("tar x over existing files", "--unlink-first"), ("tar x --overwrite", "--overwrite")]
-    {
+    for (what, how) in [
+        ("tar x over existing files", "--preserve-permissions"),
+        ("tar x --overwrite", "--overwrite"),
+    ] {
         let start = Instant::now();
         let mut unpack = command("tar", ["xf"]);
         unpack.arg(&archive).arg(how).arg("-C").arg(ann.mount_dir());

@@ -163,12 +163,34 @@ impl Core {
         self.set_len(file, len)
     }
 
+    /// Refuses what would change nothing but attributes of a conflict copy. That would be a new version of the copy, and so
+    /// resolve the conflict for everybody, which nobody means who sets a time or whose file manager leaves a mark.
+    fn must_not_be_copy(&self, file: &FileNode) -> Result<(), FsError> {
+        let place = {
+            let state = self.state();
+            let meta = file.meta.lock();
+            let drafted = |place: &Place| state.drafts.get(&place.key).is_some();
+            if meta.dirty || meta.finished.is_none() || meta.place.as_ref().is_some_and(drafted) {
+                return Ok(());
+            }
+            meta.place.clone()
+        };
+        let Some(place) = place else { return Ok(()) };
+        match self.tree.told(place.key.dir(), &place.name)? {
+            Some(told) if told.node.standing == journal::view::Standing::Copy => {
+                Err(FsError::NotPermitted)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Changes attributes that are published.
     fn change_file(
         &self,
         file: &Arc<FileNode>,
         set: impl FnOnce(&mut Meta) -> Result<(), FsError>,
     ) -> Result<(), FsError> {
+        self.must_not_be_copy(file)?;
         let beside = self.change(|state| {
             let mut meta = file.meta.lock();
             set(&mut meta)?;

@@ -214,8 +214,8 @@ impl Core {
     fn find_past(&self, dir: &PastId, name: &EntryName) -> Result<Option<PastEntry>, FsError> {
         if let Some(listing) = self.listings.get(self.made(), dir) {
             let found = listing.get(&key(name)).cloned();
-            // Times are found without being listed.
-            if found.is_some() || *dir != PastId::Snapshots {
+            // Times are found without being listed, as are the names of conflict copies.
+            if found.is_some() || !matches!(dir, PastId::Snapshots | PastId::Histories(_)) {
                 return Ok(found);
             }
         }

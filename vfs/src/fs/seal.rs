@@ -224,7 +224,7 @@ impl Core {
             if done == Refused::SetAside {
                 self.notice(
                     "a change cannot be published".into(),
-                    "change the file or folder again, or rename it; `atelier export` keeps what is here",
+                    "change the file or folder again, or rename it; a copy outside the drive is safe",
                 );
             }
             return;
@@ -238,7 +238,10 @@ impl Core {
         tracing::warn!(%error, "a batch was not published");
         let remedy = match error {
             SealError::Full => "free some space on the disk of the data directory",
-            SealError::ReadOnly { .. } => "ask an owner of the drive for the editor role",
+            SealError::ReadOnly { removed: false } => {
+                "ask an owner of the drive for the editor role, or copy it to a place outside"
+            }
+            SealError::ReadOnly { removed: true } => "copy it to a place outside the drive",
             SealError::Closed | SealError::Refused(_) | SealError::Failed(_) => {
                 "nothing is lost; it is tried again, see the log"
             }

@@ -8,7 +8,7 @@
 //! - sorted by name, versions stand in the order of their seconds, and the first of a second first;
 //! - a name keeps its file's ending and fits every file system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use journal::name::{EntryName, NAME_LEN_MAX};
 
@@ -55,17 +55,19 @@ pub(crate) fn versions(name: &EntryName, saved_ms: impl Iterator<Item = u64>) ->
 /// Names of snapshots, oldest first. Two devices may have used one name; what cannot be a file's name
 /// is left out.
 pub(crate) fn snapshots<'n>(names: impl Iterator<Item = &'n str>) -> Vec<Option<EntryName>> {
-    let mut seen: BTreeMap<EntryName, u32> = BTreeMap::new();
-    let name_of = |name| {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut name_of = |name| {
         let name = EntryName::new(name).ok()?;
-        let count = seen.entry(name.clone()).or_default();
-        *count += 1;
-        match *count {
-            1 => Some(name),
-            n => EntryName::new(&format!("{name} ({n})")).ok(),
+        let mut shown = name.clone();
+        let mut n = 1_u32;
+        // A numbered name may itself have been given to a snapshot.
+        while !taken.insert(shown.folded().into_owned()) {
+            n += 1;
+            shown = EntryName::new(&format!("{name} ({n})")).ok()?;
         }
+        Some(shown)
     };
-    names.map(name_of).collect()
+    names.map(&mut name_of).collect()
 }
 
 /// The points in time that are listed, newest first, before `now_ms`: each of the last hours, each of
@@ -104,6 +106,14 @@ mod tests {
         assert!(all.is_sorted(), "a file dialog shows them in another order");
         assert_eq!(named("scene.blend", &saved[..2]), all[..2]);
         assert!(all.is_sorted());
+    }
+
+    #[test]
+    fn snapshots_whose_names_are_found_alike_are_told_apart() {
+        let all = ["cut", "e\u{301}", "\u{e9}", "Cut", "cut (2)", "cut"];
+        let shown: Vec<String> =
+            snapshots(all.into_iter()).into_iter().map(|name| name.unwrap().to_string()).collect();
+        assert_eq!(shown, ["cut", "e\u{301}", "\u{e9} (2)", "Cut", "cut (2)", "cut (3)"]);
     }
 
     #[test]

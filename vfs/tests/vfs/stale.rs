@@ -3,7 +3,7 @@
 use journal::id::DirId;
 use rustix::fs::OFlags;
 use vfs::attr::{Caller, SetAttr};
-use vfs::fs::{RenameMode, Wait};
+use vfs::fs::{RenameMode, Wait, XattrMode};
 use vfs::{FsError, Happening};
 
 use crate::drive::{ME, ROOT, World};
@@ -240,4 +240,32 @@ fn what_the_kernel_may_have_in_its_cache_is_loaded_by_opening_it() {
     overwrite(&world, program.caller(), "big", b"mine");
     world.pass(3_000);
     assert_eq!(world.published("big").unwrap(), b"theirs");
+}
+
+#[test]
+fn attributes_of_a_conflict_copy_do_not_change_alone() {
+    let world = world("x");
+    other_saves(&world, "x", b"theirs", vec![]);
+    let (copy, fs) = (world.ino("x (conflict 1)").unwrap(), world.fs());
+    let published = world.drive.log().len();
+    let mtime = Some(vfs::attr::SetTime::Now);
+    let sets = [
+        SetAttr { mode: Some(0o600), ..SetAttr::default() },
+        SetAttr { mtime, ..SetAttr::default() },
+    ];
+    for set in sets {
+        let refused = fs.setattr(ME, copy, None, set).unwrap_err();
+        assert!(matches!(refused, FsError::NotPermitted), "{refused}");
+    }
+    let refused = fs.setxattr(copy, b"user.k", b"v", XattrMode::Any).unwrap_err();
+    assert!(matches!(refused, FsError::NotPermitted), "{refused}");
+    fs.setattr(ME, copy, None, SetAttr { atime: mtime, ..SetAttr::default() }).unwrap();
+    world.pass(3_000);
+    assert_eq!(world.drive.log().len(), published, "the conflict was touched");
+    // Of the file itself they do, and of a copy that is worked on.
+    fs.setattr(ME, world.ino("x").unwrap(), None, sets[0]).unwrap();
+    overwrite(&world, ME, "x (conflict 1)", b"worked on");
+    fs.setattr(ME, copy, None, sets[0]).unwrap();
+    world.pass(3_000);
+    assert!(world.drive.log().len() > published);
 }

@@ -26,6 +26,91 @@ const TABLE: &[super::Scenario<'_>] = &[
         = history x (bob) v0",
     ),
     (
+        "what a reader wrote before it knew is taken back, and it stays a reader",
+        "
+        A: write x v0
+        cut B
+        A: role B reader
+        B: write x bob; mkdir d
+        B: write d/f f
+        together
+        = x v0
+        A: take-back B
+        B! write x no
+        = x bob
+        = d/
+        = d/f f
+        = member B reader",
+    ),
+    (
+        "it is taken back, too, once it is an editor again and has written more",
+        "
+        B: write a before
+        cut B
+        A: role B reader
+        B: write x aside
+        together
+        A: role B editor
+        B: write y after
+        = a before
+        = y after
+        A: take-back B
+        B: write z on
+        = a before
+        = x aside
+        = y after
+        = z on
+        = member B editor",
+    ),
+    (
+        "a reader that was removed then: what it wrote as an editor is taken back",
+        "
+        B: write a before
+        cut B
+        A: role B reader
+        B: write x aside
+        together
+        A: remove B
+        = a before
+        A: take-back B
+        = a before
+        = x aside
+        = member B reader removed",
+    ),
+    (
+        "what comes later of a reader is kept aside as before",
+        "
+        apart A C | B D
+        A: role B reader
+        B: write one 1
+        cut B
+        join A D
+        A: take-back B
+        = one 1
+        B: write two 2
+        together
+        = one 1
+        = member B reader ignored
+        A: take-back B
+        = one 1
+        = two 2
+        = member B reader",
+    ),
+    (
+        "what a reader wrote before it knew, over what others wrote meanwhile, is a copy",
+        "
+        A: write x v0
+        cut B
+        B: write x bob
+        A: role B reader
+        A: write x ann
+        together
+        = x ann
+        A: take-back B
+        = x ann
+        = x!B bob",
+    ),
+    (
         "what a reader wrote as an editor stays",
         "
         B: write x bob
@@ -68,6 +153,20 @@ const TABLE: &[super::Scenario<'_>] = &[
         = after b
         = before b
         = member B editor removed",
+    ),
+    (
+        "an owner's work that a later owner takes back makes it no owner again",
+        "
+        A: role B owner; role C owner
+        cut B
+        A: remove B
+        B: write x bob
+        together
+        C: take-back B
+        B! write more b
+        = x bob
+        = member B editor removed
+        = member C owner",
     ),
     (
         "what comes later of it is kept aside as before",
