@@ -4,6 +4,7 @@
 //! command ─► run ─► plan (the seed, drawn)     rng: the one source of chance
 //!             └───► world ─► acts, evil, user  (what happens)
 //!                     ├────► devices, network  (how it happens) ─► host, disk
+//!                     ├────► locks                  (session locks, and what must hold of them)
 //!                     └────► check ─► ledger, oracle ─► roster  (what must hold)
 //! ```
 //!

@@ -451,7 +451,7 @@ mod tests {
         assert!(ended(&mut uses, 2, &[], |_| false).scopes.is_empty() && uses.is_empty());
         // Published by an editor before anybody asked.
         uses.keep_for(0, &at.register, ProcessId { tgid: 1, start: 1 });
-        assert_eq!(uses.unheld(), [at.register.clone()]);
+        assert_eq!(uses.unheld(), std::slice::from_ref(&at.register));
         uses.done(&at.register, ProcessId { tgid: 1, start: 1 });
         assert_eq!(uses.unheld(), []);
     }

@@ -266,14 +266,17 @@ fn made_since_looks_at_so_many_versions_and_no_more() {
     let first = f.e('C', 1, vec![put("x", "v0", &[])], &[]);
     let mut last = f.e('B', 2, vec![put("x", "b", &[v(&first, 0)])], &[&first]);
     let mut official = Vec::new();
-    for at in 0..1_000 {
+    for at in 0..10_000 {
         last =
             f.e('B', 3 + at, vec![put_in(ROOT, "x", file(&at.to_string()), &[v(&last, 0)])], &[]);
         official.push(v(&last, 0));
     }
     let journal = f.journal();
-    // 999 of B's and then C's, and 1,000 of B's before C's.
-    assert!(!journal.made_since(&[], official[997], device('B')).unwrap());
-    assert!(journal.made_since(&[], official[999], device('B')).unwrap());
-    assert!(!journal.made_since(&[], official[999], device('C')).unwrap());
+    // The first of these is B's second.
+    let since = |of: usize, device| journal.made_since(&[v(&first, 0)], official[of], device);
+    assert!(since(0, device('B')).unwrap());
+    assert!(since(9_998, device('B')).unwrap());
+    assert!(!since(9_999, device('B')).unwrap(), "what was not looked at may be anybody's");
+    assert!(!since(0, device('C')).unwrap());
+    assert!(!journal.made_since(&[], official[0], device('B')).unwrap(), "C's is below");
 }

@@ -123,8 +123,8 @@ impl Locks for Drive {
             let since_ms = net.lock_held_since_ms(&at).unwrap_or_default();
             return Some(self.holder_row(own, Hold::Session, since_ms, unreachable));
         }
-        let others = net.who_has_open(&spot.register).into_iter();
-        let (reader, since_ms) = others.filter(|(device, _)| *device != own).next()?;
+        let mut readers = net.who_has_open(&spot.register).into_iter();
+        let (reader, since_ms) = readers.find(|(device, _)| *device != own)?;
         Some(self.holder_row(reader, Hold::Presence, since_ms, 0))
     }
 
