@@ -10,6 +10,21 @@ use super::plan::Plan;
 use super::run::run;
 use super::world::Telling;
 
+/// Rules whose lack shows in a cluster. The others need more than it goes through or than is checked there (a grant that
+/// lapses while its device stays connected, a device that stays away for a lease, contention without any loss); the
+/// search through `net::locks` finds all twelve.
+const SHOWN: [Rule; 9] = [
+    Rule::CountedShorterThanKept,
+    Rule::OneAtATime,
+    Rule::HelloTellsHoldings,
+    Rule::MeetingIsDecided,
+    Rule::SilentAreTold,
+    Rule::Grace,
+    Rule::SleepLosesAll,
+    Rule::BetterWaits,
+    Rule::SilentAreLeftOut,
+];
+
 /// One bug.
 #[derive(Clone, Copy, Debug)]
 pub enum Bug {
@@ -22,7 +37,7 @@ pub enum Bug {
 impl Bug {
     /// All of them.
     pub fn all() -> Vec<Bug> {
-        let rules = Rule::ALL.into_iter().map(Bug::Locks);
+        let rules = SHOWN.into_iter().map(Bug::Locks);
         Canary::ALL.into_iter().map(Bug::Journal).chain(rules).collect()
     }
 
