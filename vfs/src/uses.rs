@@ -28,7 +28,7 @@ const BURSTS_MAX: usize = 4_096;
 /// Claims in a directory within [`BURST_MS`] after which the next is for all below it.
 const BURST_CLAIMS: usize = 8;
 /// Milliseconds in which they are counted.
-const BURST_MS: u64 = 1_000;
+const BURST_MS: u64 = 4_000;
 /// After a refusal names in a directory are claimed one by one for this long, milliseconds.
 const SINGLE_MS: u64 = 10_000;
 /// How long after its last use a lock for all below a directory is kept, milliseconds.
