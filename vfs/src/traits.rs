@@ -243,7 +243,7 @@ pub trait Locks: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Asks without waiting; who finds the answer is the next to look at [`Locks::holder`].
+    /// Asks without waiting; a refusal is told by `Fs::lock_lost`, at once or later.
     fn take_later(&self, _scope: &Scope, _spot: &Spot, _bases: &[VersionId]) {}
 
     /// Nothing here uses the lock any more. It is given back once what was saved has left.
