@@ -139,8 +139,9 @@ pub(crate) fn is_alive(id: ProcessId) -> bool {
 pub(crate) struct Watch {
     bell: io::PipeReader,
     ringer: Mutex<io::PipeWriter>,
-    /// One for each process that is waited for; a process that cannot be watched is looked at now and then.
-    ends: Mutex<BTreeMap<ProcessId, OwnedFd>>,
+    /// One for each process that is waited for, none when its end was told; a process that cannot be watched is looked
+    /// at now and then.
+    ends: Mutex<BTreeMap<ProcessId, Option<OwnedFd>>>,
 }
 
 impl Watch {
@@ -158,10 +159,12 @@ impl Watch {
         let _ = self.ringer.lock().write(&[0]);
     }
 
-    /// Waits until one of these has ended or somebody rings, at most `bound`. For one thread.
+    /// Waits until one of these has ended or somebody rings, at most `bound`; not at all if one has ended already. An
+    /// end is told once, however long its process is waited for. For one thread.
     pub(crate) fn wait(&self, processes: &BTreeSet<ProcessId>, bound: Duration) {
         let mut ends = self.ends.lock();
         ends.retain(|process, _| processes.contains(process));
+        let mut one_ended = false;
         for process in processes {
             if ends.len() >= WATCHED_MAX {
                 break;
@@ -170,19 +173,33 @@ impl Watch {
                 continue;
             }
             let pid = i32::try_from(process.tgid).ok().and_then(Pid::from_raw);
-            if let Some(end) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-                && is_alive(*process)
-            {
+            let end = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            // Looked at when it is open: until then the number could become another process's.
+            if !is_alive(*process) {
+                ends.insert(*process, None);
+                one_ended = true;
+            } else if end.is_some() {
                 ends.insert(*process, end);
             }
         }
+        if one_ended {
+            return;
+        }
+        let watched = || ends.iter().filter_map(|(process, end)| Some((process, end.as_ref()?)));
         let mut fds: Vec<PollFd<'_>> =
-            ends.values().map(|end| PollFd::new(end, PollFlags::IN)).collect();
+            watched().map(|(_, end)| PollFd::new(end, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.bell, PollFlags::IN));
         let bound = Timespec::try_from(bound).ok();
         // Interrupted or not: whoever waits looks.
         let _ = poll(&mut fds, bound.as_ref());
+        let told: Vec<ProcessId> = watched()
+            .zip(&fds)
+            .filter_map(|((process, _), fd)| (!fd.revents().is_empty()).then_some(*process))
+            .collect();
         drop(fds);
+        for process in told {
+            ends.insert(process, None);
+        }
         let mut rung = [0; 64];
         while matches!((&self.bell).read(&mut rung), Ok(read) if read == rung.len()) {}
     }
@@ -230,16 +247,33 @@ mod tests {
         let watch = Watch::new().unwrap();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let process = Processes::default().of(child.id()).unwrap().id;
+        let process = BTreeSet::from([process]);
+        let alive = || process.iter().any(|process| is_alive(*process));
         let waited = std::time::Instant::now();
+        watch.ring();
+        watch.wait(&process, LONG);
+        assert!(alive() && watch.ends.lock().values().all(Option::is_some));
+        // It ends while it is watched.
         child.kill().unwrap();
-        watch.wait(&BTreeSet::from([process]), LONG);
-        assert!(!is_alive(process));
+        watch.wait(&process, LONG);
+        assert!(!alive());
+        // It had ended before anybody watched: first still to be reaped, then gone.
+        Watch::new().unwrap().wait(&process, LONG);
         child.wait().unwrap();
+        let another = Watch::new().unwrap();
+        another.wait(&process, LONG);
         (0..1_000_000).for_each(|_| watch.ring());
         watch.wait(&BTreeSet::new(), LONG);
         assert!(waited.elapsed() < LONG);
         // All of it was heard.
         watch.wait(&BTreeSet::new(), Duration::ZERO);
+        // Whoever goes on asking for one that has ended is not told for ever: that would be a busy loop.
+        for watch in [&watch, &another] {
+            watch.wait(&process, Duration::ZERO);
+            let waited = std::time::Instant::now();
+            watch.wait(&process, Duration::from_millis(20));
+            assert!(waited.elapsed() >= Duration::from_millis(20));
+        }
     }
 
     #[test]
