@@ -25,7 +25,7 @@ use tests::needs;
 /// How long the whole of pjdfstest may take, and one seed of fsx.
 const TOOL_BOUND: Duration = Duration::from_secs(3600);
 /// Seeds of fsx.
-const SEEDS: u64 = 8;
+const SEEDS: u64 = 4;
 /// Operations a seed, unless `ATELIER_FSX_OPS` says otherwise.
 const OPERATIONS: u64 = 100_000;
 /// Seeds at a time.
