@@ -4,8 +4,9 @@
 ```
 __init__ -> handlers, panel, banner, operators, preferences     what touches bpy
                  -> session -> keeper                           the open document (main thread, no bpy)
-                                 -> jobs, watch                 the two threads
-                                 -> loan -> locks, versions, slips, drive -> control
+                                 -> helper -> pipe              the other process, as seen from Blender
+   helper_main -> jobs, watch, pipe                             the other process, as seen from within
+               -> loan -> locks, versions, slips, drive -> control
 ```
 
 Leaves out every decision that is the drive's: who may save is decided there, with or without this add-on. Without

@@ -56,9 +56,14 @@ class Place:
         return self.inside
 
 
+def is_possible():
+    """Whether there are drives on this system."""
+    return hasattr(os, "getxattr")
+
+
 def find(path):
     """The place of a file; None when it is in no drive, which includes every doubt."""
-    if not path or not hasattr(os, "getxattr"):
+    if not path or not is_possible():
         return None
     path = os.path.abspath(path)
     # The name itself may be a link; saving replaces the link, so it is the link's own name that counts.

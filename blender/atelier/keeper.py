@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which document is open, how it stands to its drive, and what its user is to be told.
 
-Runs on the main thread and knows no bpy: `tell` shows a message, `changed` draws anew. What may wait goes to a thread
-(`jobs`, `watch`); what comes of it is taken in by `tick`.
+Runs on the main thread and knows no bpy: `tell` shows a message, `changed` draws anew. What may wait goes to a process
+(`helper`); what comes of it is taken in by `tick`.
 
 Invariants:
 - nothing of one document survives into the next: the state is one Document, replaced whole;
-- the main thread waits at most OPEN_WAIT_S when a document is opened or a version looked for, at most CLOSE_WAIT_S +
-  WATCH_WAIT_S at the end, and nowhere else;
+- the main thread waits at most OPEN_WAIT_S when a document is opened or a version looked for, at most CLOSE_WAIT_S at
+  the end, and nowhere else;
 - every change of standing is told once.
 """
 
 import os
 import time
 
-from .jobs import Jobs
-from .loan import Details, Loan, Report
+from . import drive
+from .helper import Helper
+from .loan import Details, Report
 from .locks import Holding, Standing, covers
-from .watch import AWAY, LOST, Watch
+from .watch import AWAY, LOST
 
 OPEN_WAIT_S = 1.0
-CLOSE_WAIT_S = 2.0
-WATCH_WAIT_S = 0.5
+CLOSE_WAIT_S = 2.5
 # How often is looked without an event, while somebody can see it.
 LOOK_EVERY_S = 10.0
 SEEN_FOR_S = 15.0
@@ -83,8 +83,8 @@ class Keeper:
         self._changed = changed
         self._state_dir = state_dir
         self._clock = clock
-        self._jobs = Jobs()
-        self._watch = None
+        self._helper = Helper()
+        self._watched = ""
         self._waiting = []
         self._seen_at = None
         self._looked_at = clock()
@@ -95,12 +95,12 @@ class Keeper:
         path = _real(path)
         if self.document is None or self.document.path != path:
             self._leave()
-            if not path:
+            if not path or not drive.is_possible():
                 return
-            self.document = Document(path, Loan(path, self._state_dir))
+            self.document = Document(path, self._helper.loan(path, self._state_dir))
         document = self.document
         document.awaited = document.let_go = False
-        self._jobs.wait(self._do(document.loan.open, self._reported), OPEN_WAIT_S)
+        self._helper.wait(self._do("open", self._reported), OPEN_WAIT_S)
         if self.document is document and document.place is not None:
             self._refresh()
 
@@ -114,15 +114,16 @@ class Keeper:
 
     def close(self):
         """Blender or the add-on ends."""
-        self._leave(WATCH_WAIT_S)
-        self._jobs.close(CLOSE_WAIT_S)
+        self._leave()
+        self._helper.close(CLOSE_WAIT_S)
 
     def tick(self):
-        """Takes in what the threads have found; to be called twice a second or so."""
-        self._jobs.poll()
-        if self._watch is not None:
-            for event in self._watch.take():
-                self._happened(event)
+        """Takes in what the helper has found; to be called twice a second or so."""
+        self._helper.poll()
+        if self._helper.revive():
+            self._resume()
+        for event in self._helper.take():
+            self._happened(event)
         document, now = self.document, self._clock()
         if document is None or document.place is None or now - self._looked_at < LOOK_EVERY_S:
             return
@@ -140,26 +141,24 @@ class Keeper:
         self._looked_at = self._clock()
         if self.document is not None:
             again = self.document.standing is Standing.UNKNOWN and not self.document.let_go
-            loan = self.document.loan
-            self._do(loan.take if again else loan.look, self._reported, once=True)
+            self._do("take" if again else "look", self._reported, once=True)
 
     def take(self):
         """Takes the checkout, as the user asked."""
         if self.document is not None:
             self.document.let_go = False
-            self._do(self.document.loan.take, self._reported)
+            self._do("take", self._reported)
 
     def hand_back(self):
         """Gives the checkout back, as the user asked."""
         if self.document is not None:
             self.document.let_go = True
-            self._do(self.document.loan.hand_back, self._reported)
+            self._do("hand_back", self._reported)
 
     def keep(self, kept):
         """Whether the checkout stays when the document is closed."""
         if self.document is not None:
-            loan = self.document.loan
-            self._do(lambda: loan.keep(kept), self._reported)
+            self._do("keep", self._reported, kept)
 
     def find_version(self, version):
         """Where a version can be opened: (path or None, whether that is known yet). Asked again, it may be."""
@@ -168,8 +167,7 @@ class Keeper:
         def look(_document, path):
             found.append(path)
 
-        loan = self.document.loan
-        self._jobs.wait(self._do(lambda: loan.find_version(version), look), OPEN_WAIT_S)
+        self._helper.wait(self._do("find_version", look, version), OPEN_WAIT_S)
         return (found[0], True) if found else (None, False)
 
     def restore(self, version):
@@ -189,33 +187,44 @@ class Keeper:
             self._refresh()
             self.look()
 
-        loan = document.loan
-        self._do(lambda: loan.restore(version), restored)
+        self._do("restore", restored, version)
 
-    def _leave(self, watch_s=0.0):
+    def _leave(self):
         """The document is no longer open."""
         document, self.document = self.document, None
-        if self._watch is not None:
-            self._watch.close(watch_s)
-            self._watch = None
+        if self._watched:
+            self._watch("")
         if document is not None:
-            self._jobs.do(document.loan.close)
+            self._helper.do(document.loan, "close")
             self._changed()
+
+    def _resume(self):
+        """The helper has ended and forgotten everything; the document stays."""
+        self._watched = ""
+        document = self.document
+        if document is not None:
+            self._do("resume", self._reported, document.report.seen, not document.let_go)
+            self._refresh()
+
+    def _watch(self, socket):
+        self._watched = socket
+        self._helper.watch(socket)
 
     def _refresh(self):
         def found(document, details):
             document.details = details
 
         if self.document is not None:
-            self._do(self.document.loan.details, found, once=True)
+            self._do("details", found, once=True)
 
-    def _do(self, work, took, once=False):
-        """Does it on the other thread; `took` hears of it unless another document is open by then.
+    def _do(self, method, took, *args, once=False):
+        """Has the document's loan do it; `took` hears of it unless another document is open by then.
 
         What is to be done `once` is not queued a second time while the first waits or is going on: a daemon that
         hangs would find a long queue.
         """
         document = self.document
+        work = (document.loan.number, method)
         if once and work in self._waiting:
             return None
         if once:
@@ -232,18 +241,19 @@ class Keeper:
                 took(document, result)
             self._changed()
 
-        return self._jobs.do(work, done)
+        return self._helper.do(document.loan, method, *args, done=done)
 
     def _failed(self, document, error):
-        """A job ended in a way that is our mistake: nothing is known, and Blender goes on."""
+        """A job ended in a way that is our mistake, or the helper did: nothing is known, and Blender goes on."""
         document.busy = ""
-        holding = Holding(Standing.UNKNOWN, reason=f"the add-on failed: {error!r}")
-        document.report = Report(document.report.place, holding)
+        holding = Holding(Standing.UNKNOWN, reason=f"the add-on failed: {error}")
+        before = document.report
+        document.report = Report(before.place, holding, before.kept, before.alone, before.newer, before.seen)
 
     def _reported(self, document, report):
         before, document.report = document.report, report
-        if report.place is not None and self._watch is None and not report.place.is_past:
-            self._watch = Watch(report.place.socket)
+        if report.place is not None and not self._watched and not report.place.is_past:
+            self._watch(report.place.socket)
         for message in changes(document, before, report):
             self._tell(message)
         if report.holding.standing is Standing.MINE:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One document's dealings with its drive, from opening to giving back.
 
-Everything here runs on the thread that may wait ([`jobs`]) and is told to the main thread as a Report.
+Everything here runs in the helper process, which may wait ([`helper`]), and is told to Blender as a Report.
 
 Invariants:
 - every method ends in bounded time and raises nothing: what went wrong is the report's `reason`;
@@ -16,7 +16,7 @@ from .locks import Holding, Standing
 class Report:
     """What is known of a document; never changed once told."""
 
-    def __init__(self, place=None, holding=None, kept=False, alone=True, newer=None):
+    def __init__(self, place=None, holding=None, kept=False, alone=True, newer=None, seen=()):
         self.place = place
         self.holding = holding or Holding(Standing.OUTSIDE)
         # The checkout stays when the document is closed.
@@ -25,6 +25,8 @@ class Report:
         self.alone = alone
         # The version that somebody saved since this one was loaded.
         self.newer = newer
+        # The versions that the user has seen: the one that was loaded, and own ones since.
+        self.seen = frozenset(seen)
 
 
 class Details:
@@ -60,9 +62,20 @@ class Loan:
             return self._report()
         self._newer = None
         self._saw(drive.version(self._path))
-        if self._slip is None:
-            self._slip = slips.open_slip(self._place.socket, self._place.inside, self._state_dir)
+        self._open_slip()
         return self.take()
+
+    def resume(self, seen, take):
+        """The same for a document that stays loaded while another helper takes over; only what was `seen` was loaded."""
+        self._place = drive.find(self._path)
+        if self._place is None:
+            return Report()
+        if self._place.is_past:
+            self._holding = Holding(Standing.PAST)
+            return self._report()
+        self._seen |= seen
+        self._open_slip()
+        return self.take() if take else self.look()
 
     def take(self):
         """Takes the checkout if nobody has it."""
@@ -135,6 +148,10 @@ class Loan:
         finally:
             slip.close()
 
+    def _open_slip(self):
+        if self._slip is None:
+            self._slip = slips.open_slip(self._place.socket, self._place.inside, self._state_dir)
+
     def _with(self, act):
         if self._slip is None:
             return self._report()
@@ -171,4 +188,4 @@ class Loan:
     def _report(self):
         kept = self._holding.standing is Standing.MINE and not self._slip.is_set
         alone = self._slip.alone if self._slip else True
-        return Report(self._place, self._holding, kept, alone, self._newer)
+        return Report(self._place, self._holding, kept, alone, self._newer, self._seen)

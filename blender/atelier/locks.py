@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who has a file: what the daemon's locks say of one name, and taking and giving back its checkout.
 
-Leaves out who is told and when. Runs on the thread that may wait.
+Leaves out who is told and when. Runs in the helper process, which may wait.
 
 Invariants:
 - whether a checkout is ours is read from the daemon after every attempt, never concluded from one answer;

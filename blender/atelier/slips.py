@@ -25,6 +25,8 @@ except ImportError:
 _TAKEN = b"taken\n"
 # How long another Blender may take to give a document back while we open it.
 WAIT_S = 6.0
+# How long what a Blender that died leaves behind may take to end: it is no other Blender that has the document open.
+_DYING_S = 0.3
 
 
 def default_dir():
@@ -100,7 +102,7 @@ def open_slip(socket, inside, state_dir=None, wait_s=WAIT_S):
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            alone = _try(fd, fcntl.LOCK_EX)
+            alone = _try_for(fd, fcntl.LOCK_EX, min(_DYING_S, wait_s))
             if _try(fd, fcntl.LOCK_SH) and _is_at(fd, path):
                 return Slip(path, fd, alone)
             # Another one is giving it back, or has just removed it.
@@ -118,6 +120,15 @@ def _try(fd, how):
         return True
     except OSError:
         return False
+
+
+def _try_for(fd, how, seconds):
+    deadline = time.monotonic() + seconds
+    while not _try(fd, how):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _is_at(fd, path):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The versions of a file and its conflict copies: which there are, where they can be opened, bringing one back.
 
-Leaves out showing them. Runs on the thread that may wait.
+Leaves out showing them. Runs in the helper process, which may wait.
 """
 
 import os

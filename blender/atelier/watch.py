@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a drive's daemon tells without being asked: locks that came free, saves that became copies, who else opens.
 
-A thread of its own asks for the next events and waits; the main thread takes them with `take`. Leaves out what is done
-about them. The thread never touches bpy.
+A thread of its own asks for the next events, waits, and passes them on. Leaves out what is done about them. For the
+helper process only: Blender has no threads of ours.
 
 Invariants:
 - one request at a time, each with a deadline; a daemon that is away is asked again after a growing pause;
-- `close` returns in bounded time;
-- at most EVENTS_MAX events wait for the main thread; when more come, the oldest are lost and LOST is told.
+- `close` returns in bounded time.
 """
 
-import collections
 import threading
 import time
 
@@ -19,7 +17,6 @@ from .control import ANSWER_S, Client, ControlError, Foreign, line
 WAIT_MS = 20_000
 PAUSE_MIN_S = 1.0
 PAUSE_MAX_S = 30.0
-EVENTS_MAX = 256
 # What was missed is not known: everything is to be looked at again.
 LOST = "lost"
 # The daemon is not there.
@@ -44,28 +41,19 @@ class Event:
 
 
 class Watch:
-    """The events of one drive."""
+    """The events of one drive; `tell` is called with each, oldest first."""
 
-    def __init__(self, socket, wait_ms=WAIT_MS, pause_s=PAUSE_MIN_S):
+    def __init__(self, socket, tell, wait_ms=WAIT_MS, pause_s=PAUSE_MIN_S):
         self.socket = socket
+        self._tell = tell
         self._wait_ms = wait_ms
         self._pause_s = pause_s
-        self._events = collections.deque(maxlen=EVENTS_MAX)
         self._client = None
         self._failures = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="atelier-watch", daemon=True)
         self._thread.start()
-
-    def take(self):
-        """The events that came since the last call, oldest first."""
-        events = []
-        while True:
-            try:
-                events.append(self._events.popleft())
-            except IndexError:
-                return events
 
     def close(self, seconds):
         """Ends the thread, waiting for it not longer than that."""
@@ -121,8 +109,3 @@ class Watch:
             # A daemon that answers "nothing" at once would keep this thread busy.
             self._stopped.wait(self._pause_s)
         return number, value.get("lost") is True, [Event(event) for event in events]
-
-    def _tell(self, event):
-        if len(self._events) == EVENTS_MAX:
-            self._events.append(Event.own(LOST))
-        self._events.append(event)

@@ -96,7 +96,8 @@ open_it()
 assert (stands(), session.keeper().document.holder) == ("theirs", "Bob")
 from atelier.banner import strip
 assert "Bob has scene.blend" in strip(session.keeper().document)[0]
-session.keeper().jobs_done = session.keeper()._jobs.wait(session.keeper()._jobs.do(lambda: None), 10)
+helper = session.keeper()._helper
+assert helper.wait(helper.do(session.keeper().document.loan, "look"), 10)
 assert bpy.ops.atelier.save_copy_beside() == {"FINISHED"}
 assert bpy.data.filepath.endswith("scene (copy Ann).blend"), bpy.data.filepath
 assert stands() == "mine"

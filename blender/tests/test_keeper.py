@@ -2,15 +2,19 @@
 """What becomes of a document from opening to the end, and what its user is told."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import daemon as d
 from bed import SCENE, Bed, until
 from atelier import keeper as keeping
+from atelier.helper import EVENTS_MAX, STARTS_MAX
 from atelier.keeper import Keeper
 from atelier.locks import Standing
+from atelier.watch import LOST
 
 
 class Keeping(Bed):
@@ -250,8 +254,11 @@ class Trouble(Keeping):
         self.keeper.opened(self.scene)
         # Had it waited for the daemon, it would know that that does not answer.
         self.assertIs(self.keeper.document.standing, Standing.ASKING)
+        helper = self.keeper._helper._process
         self.keeper.close()
-        self.assertTrue(self.keeper._jobs._thread.is_alive(), "it waited for the daemon")
+        self.assertIsNone(helper.poll(), "it waited for the daemon")
+        self.daemon.stop()
+        self.assertEqual(helper.wait(10), 0, "it ends on its own")
 
     def test_a_late_answer_counts(self):
         def late(stream, request):
@@ -286,7 +293,7 @@ class Trouble(Keeping):
         self.keeper.opened(self.scene)
         self.keeper.opened(os.path.join(self.dir, "elsewhere.blend"))
         self.wait_standing(Standing.OUTSIDE)
-        self.assertEqual((self.titles(), self.keeper._watch), ([], None))
+        self.assertEqual((self.titles(), self.keeper._watched), ([], ""))
 
     def test_given_back_by_hand_stays_so_when_the_daemon_comes_back(self):
         self.keeper.opened(self.scene)
@@ -359,10 +366,85 @@ class Trouble(Keeping):
 
     def test_a_bug_in_a_job_is_told_and_blender_goes_on(self):
         self.keeper.opened(self.scene)
-        self.keeper.document.loan.take = lambda: 1 // 0
-        self.keeper.take()
+        self.keeper._do("no such thing", self.keeper._reported)
         self.wait_standing(Standing.UNKNOWN)
-        self.assertIn("ZeroDivisionError", self.keeper.document.report.holding.reason)
+        self.assertIn("AttributeError", self.keeper.document.report.holding.reason)
+        self.keeper.look()
+        self.wait_standing(Standing.MINE)
+
+    def test_a_helper_that_dies_is_begun_anew_and_nothing_is_lost(self):
+        self.set_version(self.scene, "v1")
+        self.keeper.opened(self.scene)
+        self.until("it listens", lambda: self.daemon.count("events") >= 2)
+        self.history(("v2", "bb" * 32), ("v1", self.daemon.device["id"]))
+        self.set_version(self.scene, "v2")
+        asked = self.daemon.count("events")
+        self.keeper._helper._process.kill()
+        self.until("it listens again", lambda: self.daemon.count("events") >= asked + 2)
+        self.wait_standing(Standing.MINE)
+        self.assertEqual(self.titles(), ["There is a newer scene.blend"], "what was loaded is remembered")
+        self.assertFalse(self.keeper.document.report.kept)
+        self.keeper.close()
+        self.assertEqual(self.daemon.own(), [])
+
+    def test_a_helper_that_dies_takes_nothing_that_was_given_back(self):
+        self.keeper.opened(self.scene)
+        self.keeper.hand_back()
+        self.wait_standing(Standing.FREE)
+        asked = self.daemon.count("events")
+        self.keeper._helper._process.kill()
+        self.until("it listens again", lambda: self.daemon.count("events") >= asked + 2)
+        self.wait_standing(Standing.FREE)
+        self.assertEqual(self.daemon.own(), [])
+
+    def test_a_helper_that_cannot_be_or_always_dies_is_told_and_blender_goes_on(self):
+        for command in (["/nowhere/python3"], ["/bin/false"], ["/bin/echo", "rubbish that is long enough"]):
+            keeper = self.make_keeper()
+            keeper._helper._command = command
+            keeper.opened(self.scene)
+            self.until("no more are begun", lambda: keeper._helper._starts == STARTS_MAX, keeper)
+            self.wait_standing(Standing.UNKNOWN, keeper)
+            self.assertIn("the add-on's helper", keeper.document.report.holding.reason)
+            keeper.saved(self.scene)
+            for _ in range(5):
+                keeper.tick()
+            self.assertEqual(keeper._helper._starts, STARTS_MAX)
+            keeper.opened("")
+            keeper.close()
+        self.assertEqual(self.daemon.own(), [])
+
+    def test_a_helper_that_stops_holds_nothing_up_for_ever(self):
+        self.keeper.opened(self.scene)
+        stopped = self.keeper._helper._process
+        stopped.send_signal(signal.SIGSTOP)
+        for number in range(20_000):
+            self.keeper._helper.do(self.keeper.document.loan, "keep", True)
+            if self.keeper._helper._process is not stopped:
+                break
+        self.assertGreater(number, 100, "a full pipe is a stop, not a single message")
+        self.wait_standing(Standing.UNKNOWN)
+        self.wait_standing(Standing.MINE)
+
+    def test_blender_has_no_thread_of_ours(self):
+        self.keeper.opened(self.scene)
+        self.until("it listens", lambda: self.daemon.count("events") >= 2)
+        pretended = ("_accept", "_converse")
+        ours = [thread.name for thread in threading.enumerate() if not any(name in thread.name for name in pretended)]
+        self.assertEqual(ours, ["MainThread"])
+
+    def test_a_flood_of_events_is_bounded_and_told(self):
+        self.keeper.opened(self.scene)
+        self.until("it listens", lambda: self.daemon.count("events") >= 2)
+        for number in range(3 * EVENTS_MAX):
+            self.daemon.tell("conflict", f"{number}.blend")
+        helper = self.keeper._helper
+
+        def full():
+            helper.poll()
+            return len(helper._events) == EVENTS_MAX
+
+        until("they came", full)
+        self.assertIn(LOST, [event.kind for event in helper.take()])
 
     def test_a_daemon_that_hangs_does_not_find_a_queue(self):
         self.keeper.opened(self.scene)
