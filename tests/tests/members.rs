@@ -362,6 +362,34 @@ fn a_wrong_clock_is_named_and_so_are_the_dates_it_made() -> Result<()> {
 }
 
 #[test]
+fn a_device_whose_clock_is_behind_is_told_so_and_blames_nobody() -> Result<()> {
+    needs!(Need::Fuse, Need::Program("cc"));
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?.clock(Offset::BehindDays(40));
+    let mut cat = Device::local(&site, "Cat")?;
+    bob.join_drive_of(&ann)?;
+    cat.join_drive_of(&ann)?;
+    fs::write(ann.path("anns"), b"dated well")?;
+    agree(&[&ann, &bob, &cat])?;
+    fs::write(bob.path("bobs"), b"dated forty days ago")?;
+    agree(&[&ann, &bob, &cat])?;
+    wait_notice(&bob, &["this device's clock is", "days behind the other members'"])?;
+    let told = notices(&bob)?;
+    ensure!(told.iter().all(|n| !n.contains("Ann") && !n.contains("dated its work")), "{told:?}");
+    wait_notice(&ann, &["Bob saves with a clock", "days behind what it has already seen"])?;
+    // Alone after a start it cannot know who is wrong, and does not say that it does.
+    for device in [&mut bob, &mut cat, &mut ann] {
+        device.unmount()?;
+    }
+    bob.mount()?;
+    wait_notice(&bob, &["dated its work", "ahead of this device's clock"])?;
+    ensure!(notices(&bob)?.iter().all(|notice| !notice.contains("this device's clock is")));
+    Ok(())
+}
+
+#[test]
 fn a_move_that_lost_is_listed_until_somebody_says_that_it_is_dealt_with() -> Result<()> {
     needs!(Need::Root, Need::Fuse, Need::Program("ip"));
     let site = Site::new()?;

@@ -170,11 +170,10 @@ impl Drive {
     fn clock_notices(&self) -> Vec<Notice> {
         let own = self.signer.device();
         let mut out = Vec::new();
-        let mut is_behind = false;
-        if let Some(ahead_ms) = self.journal.others_ahead_ms()
-            && ahead_ms.unsigned_abs() > journal::date::ODD_MS
-        {
-            is_behind = ahead_ms > 0;
+        let others_ahead_ms = self.journal.others_ahead_ms();
+        let is_odd = |ms: i64| ms.unsigned_abs() > journal::date::ODD_MS;
+        let own_odd_ms = others_ahead_ms.filter(|ms| is_odd(*ms));
+        if let Some(ahead_ms) = own_odd_ms {
             let which = if ahead_ms > 0 { "behind" } else { "ahead of" };
             out.push(Notice {
                 what: format!(
@@ -192,25 +191,28 @@ impl Drive {
         });
         for clock in clocks {
             let is_future = matches!(clock.odd, Odd::Future { .. });
-            // By a clock that is behind everybody else's work is dated ahead.
-            if (clock.device == own && !is_future) || (is_behind && is_future) {
+            // By a clock that is behind, everybody else's work is dated ahead; by one that is ahead, its own.
+            let follows = own_odd_ms.is_some_and(|ms| ms > 0 || clock.device == own);
+            if (clock.device == own && !is_future) || (is_future && follows) {
                 continue;
             }
             let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
             if is_member {
-                out.push(self.clock_notice(&clock));
+                out.push(self.clock_notice(&clock, others_ahead_ms.is_some()));
             }
         }
         out
     }
 
-    fn clock_notice(&self, clock: &OddClock) -> Notice {
+    /// `sure`: other clocks have been seen since the start, so that it is known whose is wrong.
+    fn clock_notice(&self, clock: &OddClock, sure: bool) -> Notice {
         let name = self.device_name(clock.device);
         let (what, remedy) = match clock.odd {
             Odd::Future { by_ms } => (
                 format!(
-                    "{name} dated its work {} ahead of now, and all that followed it",
-                    span(by_ms)
+                    "{name} dated its work {} ahead of {}, and all that followed it",
+                    span(by_ms),
+                    if sure { "now" } else { "this device's clock" }
                 ),
                 "nothing is lost and order holds; a time in `.snapshots` shows such work only when it has come",
             ),
