@@ -18,24 +18,6 @@ use tests::needs;
 const BOUND: Duration = Duration::from_secs(60);
 const TURNS_BOUND: Duration = Duration::from_secs(300);
 
-fn notices(device: &Device) -> Result<Vec<String>> {
-    let status = device.status()?;
-    let all = status["notices"].as_array().context("no notices in status")?;
-    Ok(all.iter().map(|n| format!("{} | {}", n["what"], n["remedy"])).collect())
-}
-
-fn wait_notice(device: &Device, words: &[&str]) -> Result<String> {
-    wait_notice_within(device, words, BOUND)
-}
-
-fn wait_notice_within(device: &Device, words: &[&str], bound: Duration) -> Result<String> {
-    wait::until(format!("{} has a notice of {words:?}", device.name()), bound, || {
-        let all = notices(device)?;
-        Ok(all.into_iter().find(|notice| words.iter().all(|word| notice.contains(word))))
-    })
-    .with_context(|| format!("{:?}", notices(device)))
-}
-
 fn ended(ran: &Ran, code: i32, words: &[&str]) -> Result<()> {
     let said = format!("{}{}", ran.out, ran.err);
     let is = ran.code == code && words.iter().all(|word| said.contains(word));
@@ -74,9 +56,9 @@ fn a_device_removed_while_it_was_away_hears_of_it_and_leaves_what_it_did() -> Re
     // With a ticket about, Bob would be let in as a stranger.
     ann.invite(&[])?;
     net.heal(&hosts[1])?;
-    let told = wait_notice(&bob, &["this device was removed", "--data-dir"])?;
+    let told = bob.wait_notice(&["this device was removed", "--data-dir"], BOUND)?;
     ensure!(!told.contains("version"), "{told}");
-    wait_notice(&bob, &["does not count", "removed", "2 changes", "take-back"])?;
+    bob.wait_notice(&["does not count", "removed", "2 changes", "take-back"], BOUND)?;
     ensure!(bob.status()?["in_sync"] == false, "{}", bob.status()?);
     ended(&bob.try_cli(&["sync", "--timeout", "1s"])?, 4, &["removed"])?;
     ensure!(fs::write(bob.path("later"), b"no").is_err(), "it writes on");
@@ -84,7 +66,7 @@ fn a_device_removed_while_it_was_away_hears_of_it_and_leaves_what_it_did() -> Re
     let asked = bob.try_raw(&["history", path.to_str().context("a path")?])?;
     ensure!(asked.code != 0 && !path.exists(), "it was given what is not its: {}", asked.out);
 
-    wait_notice(&ann, &["Bob was removed", "2 changes", "take-back"])?;
+    ann.wait_notice(&["Bob was removed", "2 changes", "take-back"], BOUND)?;
     ann.cli(&["members", "take-back", "Bob"])?;
     ann.wait_bytes("new", b"another")?;
     // What both wrote stands beside each other; Bob's was written first.
@@ -92,7 +74,7 @@ fn a_device_removed_while_it_was_away_hears_of_it_and_leaves_what_it_did() -> Re
     let conflicts = ann.json("conflicts")?;
     let copy = conflicts[0]["copies"][0]["path"].as_str().context("no copy")?.to_owned();
     ann.wait_bytes(&copy, b"Ann goes on")?;
-    let all = notices(&bob)?;
+    let all = bob.notices()?;
     ensure!(all.iter().all(|n| !n.contains("version of Atelier")), "{all:?}");
     ensure!(!bob.path("secret").exists());
 
@@ -122,10 +104,10 @@ fn two_runs_of_one_data_directory_are_told_of_each_other() -> Result<()> {
     bob.wait_online(1)?;
     twin.mount()?;
     // Where Ann chooses the connection they take turns of a quarter of a minute and more.
-    wait_notice_within(&ann, &["Bob runs in two places at once", "end one"], TURNS_BOUND)?;
+    ann.wait_notice(&["Bob runs in two places at once", "end one"], TURNS_BOUND)?;
     for device in [&bob, &twin] {
         let words = ["a copy of this device's data directory is in use elsewhere"];
-        wait_notice_within(device, &words, TURNS_BOUND)?;
+        device.wait_notice(&words, TURNS_BOUND)?;
     }
     Ok(())
 }
@@ -149,7 +131,7 @@ fn what_a_reader_cannot_publish_stands_in_no_questions_way_and_is_said_at_the_en
         Ok(all.iter().any(|m| m["name"] == "Bob" && m["role"] == "reader").then_some(()))
     })?;
     drop(open);
-    wait_notice(&bob, &["may only read", "editor role"])?;
+    bob.wait_notice(&["may only read", "editor role"], BOUND)?;
     let f = bob.path("f");
     let f = f.to_str().context("a path")?.to_owned();
     for question in [&["history", &f] as &[&str], &["conflicts", &f], &["verify", &f]] {

@@ -77,13 +77,6 @@ fn copies(device: &Device) -> Result<Vec<(String, String)>> {
     Ok(copies)
 }
 
-/// The kinds of events a device has told of so far.
-fn notices(device: &Device) -> Result<Vec<String>> {
-    let status = device.status()?;
-    let notices = status["notices"].as_array().context("no notices")?.iter();
-    Ok(notices.filter_map(|notice| notice["what"].as_str().map(str::to_owned)).collect())
-}
-
 #[test]
 fn what_one_writes_the_other_is_refused_at_once_and_reads_without_hindrance() -> Result<()> {
     needs!(Need::Fuse, Need::Program("python3"));
@@ -315,7 +308,7 @@ fn a_checkout_lasts_is_given_back_by_its_device_and_broken_by_an_owner() -> Resu
     // Broken: Bob's later work stands beside.
     ensure!(cli(&ann, "unlock", &["--break"])? == 0);
     wait::until("Bob knows", AGREE_BOUND, || {
-        Ok(notices(&bob)?.iter().any(|what| what.contains("has broken")).then_some(()))
+        Ok(bob.notices()?.iter().any(|what| what.contains("has broken")).then_some(()))
     })?;
     his.must("close", &bob.path("scene.txt"), "")?;
     agree(&[&ann, &bob])?;
@@ -362,7 +355,7 @@ fn an_owner_breaks_the_lock_of_a_program_and_it_can_still_save_beside() -> Resul
     ensure!(ann.try_raw(&["unlock", text(&path)?, "--break"])?.code == 0);
     Program::start()?.must("overwrite", &path, "Ann's")?;
     wait::until("Bob knows", AGREE_BOUND, || {
-        Ok(notices(&bob)?.iter().any(|what| what.contains("has broken")).then_some(()))
+        Ok(bob.notices()?.iter().any(|what| what.contains("has broken")).then_some(()))
     })?;
     his.must("close", &bob.path("scene.txt"), "")?;
     refused(his.tell("open", &bob.path("scene.txt"), "")?)?;
@@ -393,7 +386,7 @@ fn a_save_over_what_its_program_has_not_seen_is_told_and_stands_beside() -> Resu
             let copies = copies(device)?;
             ensure!(copies.len() == 1 && copies[0].1 == "Ann's", "{copies:?}");
         }
-        let told = notices(&ann)?;
+        let told = ann.notices()?;
         ensure!(told.iter().any(|what| what.contains("Bob had saved it meanwhile")), "{told:?}");
         // Having read what is there she may replace it.
         hers.must("load", &path, "")?;

@@ -13,7 +13,6 @@ use tests::harness::netns::Net;
 use tests::harness::program::{self, Ran};
 use tests::harness::site::Site;
 use tests::harness::skip::Need;
-use tests::harness::wait;
 use tests::needs;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -22,21 +21,6 @@ fn refused(ran: &Ran, word: &str) -> Result<()> {
     let said = format!("{}{}", ran.out, ran.err);
     ensure!(ran.code == 4 && said.contains(word), "ended with {}: {said}", ran.code);
     Ok(())
-}
-
-/// What `status` says under notices.
-fn notices(device: &Device) -> Result<Vec<String>> {
-    let status = device.status()?;
-    let all = status["notices"].as_array().context("no notices in status")?;
-    Ok(all.iter().map(|n| format!("{} | {} | {}", n["what"], n["since"], n["remedy"])).collect())
-}
-
-fn wait_notice(device: &Device, words: &[&str]) -> Result<String> {
-    wait::until(format!("{} has a notice of {words:?}", device.name()), BOUND, || {
-        let all = notices(device)?;
-        Ok(all.into_iter().find(|notice| words.iter().all(|word| notice.contains(word))))
-    })
-    .with_context(|| format!("{:?}", notices(device)))
 }
 
 fn members(device: &Device) -> Result<Vec<Value>> {
@@ -81,9 +65,9 @@ fn work_that_a_removal_had_not_seen_is_kept_aside_and_can_be_taken_back() -> Res
         device.wait_bytes("before.txt", b"seen by the removal")?;
         ensure!(!device.path("after.txt").exists(), "{} shows it", device.name());
     }
-    let told = wait_notice(&ann, &["Bob was removed", "1 change", "take-back"])?;
+    let told = ann.wait_notice(&["Bob was removed", "1 change", "take-back"], BOUND)?;
     ensure!(!told.contains("1970"), "{told}");
-    ensure!(!notices(&cat)?.iter().any(|n| n.contains("take-back")), "only owners can");
+    ensure!(!cat.notices()?.iter().any(|n| n.contains("take-back")), "only owners can");
     let versions = ann.history("after.txt")?;
     ensure!(versions[0]["aside"] == true && versions[0]["official"] == false, "{versions:?}");
 
@@ -100,7 +84,7 @@ fn work_that_a_removal_had_not_seen_is_kept_aside_and_can_be_taken_back() -> Res
         device.wait_bytes("after.txt", b"not seen by the removal")?;
         ensure!(members(device)?.iter().all(|m| m["name"] != "Bob"), "it is a member again");
     }
-    ensure!(!notices(&ann)?.iter().any(|n| n.contains("kept aside")), "{:?}", notices(&ann)?);
+    ensure!(!ann.notices()?.iter().any(|n| n.contains("kept aside")), "{:?}", ann.notices()?);
     let again = ann.cli(&["members", "take-back", "Bob"])?;
     ensure!(again.contains("nothing is kept aside"), "{again}");
     let nobody = ann.try_cli(&["members", "take-back", "Cat"])?;
@@ -133,9 +117,9 @@ fn work_of_one_who_was_made_a_reader_meanwhile_is_told_of_and_can_be_taken_back(
         device.wait_bytes("shot", b"before")?;
         ensure!(!device.path("new").exists(), "{} shows it", device.name());
     }
-    wait_notice(&ann, &["what Bob wrote", "made a reader", "2 changes", "take-back"])?;
-    wait_notice(&bob, &["does not count", "made a reader", "2 changes", "take-back"])?;
-    ensure!(notices(&ann)?.iter().all(|n| !n.contains("role does not allow")), "told twice");
+    ann.wait_notice(&["what Bob wrote", "made a reader", "2 changes", "take-back"], BOUND)?;
+    bob.wait_notice(&["does not count", "made a reader", "2 changes", "take-back"], BOUND)?;
+    ensure!(ann.notices()?.iter().all(|n| !n.contains("role does not allow")), "told twice");
     let shown = ann.cli(&["members", "take-back", "Bob", "--dry-run"])?;
     ensure!(shown.contains("shot") && shown.contains("new"), "{shown}");
     ann.cli(&["members", "take-back", "Bob"])?;
@@ -143,7 +127,7 @@ fn work_of_one_who_was_made_a_reader_meanwhile_is_told_of_and_can_be_taken_back(
     for device in [&ann, &bob] {
         device.wait_bytes("shot", b"a day's work")?;
         device.wait_bytes("new", b"another's")?;
-        ensure!(notices(device)?.is_empty(), "{}: {:?}", device.name(), notices(device)?);
+        ensure!(device.notices()?.is_empty(), "{}: {:?}", device.name(), device.notices()?);
         let bobs = members(device)?.into_iter().find(|m| m["name"] == "Bob").context("no Bob")?;
         ensure!(bobs["role"] == "reader", "{bobs}");
     }
@@ -170,7 +154,7 @@ fn no_owner_is_locked_out_and_no_drive_left_without_one() -> Result<()> {
     agree(&[&ann, &bob])?;
     let roles: Vec<Value> = members(&bob)?.iter().map(|m| m["role"].clone()).collect();
     ensure!(roles == ["owner", "editor"], "{roles:?}");
-    ensure!(notices(&ann)?.iter().all(|n| !n.contains("role does not allow")));
+    ensure!(ann.notices()?.iter().all(|n| !n.contains("role does not allow")));
     Ok(())
 }
 
@@ -207,13 +191,14 @@ fn a_ticket_that_admitted_two_in_a_partition_is_flagged_to_the_owner() -> Result
     net.heal(&hosts[1])?;
     net.heal(&hosts[2])?;
     ann.wait_online(3)?;
-    let told = wait_notice(&ann, &["ticket that had been used already", "members PATH remove"])?;
+    let told =
+        ann.wait_notice(&["ticket that had been used already", "members PATH remove"], BOUND)?;
     ensure!(told.contains("Eve") != told.contains("Fay"), "one of them is flagged: {told}");
-    ensure!(!notices(&bob)?.iter().any(|n| n.contains("used already")), "only owners can act");
+    ensure!(!bob.notices()?.iter().any(|n| n.contains("used already")), "only owners can act");
     let late = if told.contains("Eve") { "Eve" } else { "Fay" };
     ann.cli(&["members", "remove", late])?;
     ann.wait_online(2)?;
-    ensure!(!notices(&ann)?.iter().any(|n| n.contains("used already")), "it was dealt with");
+    ensure!(!ann.notices()?.iter().any(|n| n.contains("used already")), "it was dealt with");
     Ok(())
 }
 
@@ -236,7 +221,7 @@ fn a_device_that_lost_its_store_joins_anew() -> Result<()> {
     ann.wait_bytes("bobs", b"and after")?;
     let new = bob.status()?["device"]["id"].as_str().context("an id")?.to_owned();
     ensure!(old != new, "two stays in one drive share a key");
-    ensure!(notices(&ann)?.iter().all(|n| !n.contains("two histories")), "that is no fork");
+    ensure!(ann.notices()?.iter().all(|n| !n.contains("two histories")), "that is no fork");
     ann.cli(&["members", "remove", &old])?;
     agree(&[&ann, &bob])?;
     let left = members(&ann)?;
@@ -279,7 +264,7 @@ fn a_restored_backup_takes_in_its_own_newer_work_before_it_writes() -> Result<()
     ann.wait_bytes("kept", b"and on")?;
     agree(&[&ann, &bob])?;
     for device in [&ann, &bob] {
-        ensure!(notices(device)?.iter().all(|n| !n.contains("two histories")), "a fork");
+        ensure!(device.notices()?.iter().all(|n| !n.contains("two histories")), "a fork");
         ensure!(device.status()?["conflicts"] == 0);
     }
     Ok(())
@@ -318,9 +303,12 @@ fn a_restored_backup_that_works_alone_forks_once_and_loses_nothing() -> Result<(
         let copy = conflicts[0]["copies"][0]["path"].as_str().context("no copy")?.to_owned();
         device.wait_bytes(&copy, b"after the restore")?;
     }
-    let told = wait_notice(&ann, &["Bob has written two histories", "both are kept"])?;
+    let told = ann.wait_notice(&["Bob has written two histories", "both are kept"], BOUND)?;
     ensure!(!told.contains("1970"), "{told}");
-    ensure!(wait_notice(&bob, &["two histories"])? == told, "the proof is the same everywhere");
+    ensure!(
+        bob.wait_notice(&["two histories"], BOUND)? == told,
+        "the proof is the same everywhere"
+    );
     // It goes on from one end: no more conflicts come of it, and the proof stays what it is.
     for round in 0..3 {
         let text = format!("round {round}");
@@ -333,7 +321,7 @@ fn a_restored_backup_that_works_alone_forks_once_and_loses_nothing() -> Result<(
     bob.unmount()?;
     bob.mount()?;
     bob.wait_online(1)?;
-    ensure!(wait_notice(&bob, &["two histories"])? == told);
+    ensure!(bob.wait_notice(&["two histories"], BOUND)? == told);
     agree(&[&ann, &bob])
 }
 
@@ -349,9 +337,9 @@ fn a_wrong_clock_is_named_and_so_are_the_dates_it_made() -> Result<()> {
     fs::write(ann.path("anns"), b"dated well")?;
     fs::write(bob.path("bobs"), b"dated ten years ahead")?;
     agree(&[&ann, &bob])?;
-    wait_notice(&ann, &["the clock of Bob is", "years ahead"])?;
-    wait_notice(&bob, &["this device's clock is", "ahead of the other members'"])?;
-    ensure!(notices(&ann)?.iter().all(|n| !n.contains("of Ann")), "{:?}", notices(&ann)?);
+    ann.wait_notice(&["the clock of Bob is", "years ahead"], BOUND)?;
+    bob.wait_notice(&["this device's clock is", "ahead of the other members'"], BOUND)?;
+    ensure!(ann.notices()?.iter().all(|n| !n.contains("of Ann")), "{:?}", ann.notices()?);
     let bobs = ann.history("bobs")?;
     let odd = bobs[0]["odd"].as_str().context("no reason")?;
     ensure!(odd.contains("years ahead"), "{odd}");
@@ -375,17 +363,17 @@ fn a_device_whose_clock_is_behind_is_told_so_and_blames_nobody() -> Result<()> {
     agree(&[&ann, &bob, &cat])?;
     fs::write(bob.path("bobs"), b"dated forty days ago")?;
     agree(&[&ann, &bob, &cat])?;
-    wait_notice(&bob, &["this device's clock is", "days behind the other members'"])?;
-    let told = notices(&bob)?;
+    bob.wait_notice(&["this device's clock is", "days behind the other members'"], BOUND)?;
+    let told = bob.notices()?;
     ensure!(told.iter().all(|n| !n.contains("Ann") && !n.contains("dated its work")), "{told:?}");
-    wait_notice(&ann, &["Bob saves with a clock", "days behind what it has already seen"])?;
+    ann.wait_notice(&["Bob saves with a clock", "days behind what it has already seen"], BOUND)?;
     // Alone after a start it cannot know who is wrong, and does not say that it does.
     for device in [&mut bob, &mut cat, &mut ann] {
         device.unmount()?;
     }
     bob.mount()?;
-    wait_notice(&bob, &["dated its work", "ahead of this device's clock"])?;
-    ensure!(notices(&bob)?.iter().all(|notice| !notice.contains("this device's clock is")));
+    bob.wait_notice(&["dated its work", "ahead of this device's clock"], BOUND)?;
+    ensure!(bob.notices()?.iter().all(|notice| !notice.contains("this device's clock is")));
     Ok(())
 }
 

@@ -238,6 +238,28 @@ impl Device {
         self.json("status")
     }
 
+    /// What `status` says under notices, each as "what | since | remedy".
+    pub fn notices(&self) -> Result<Vec<String>> {
+        let status = self.status()?;
+        let all = status["notices"].as_array().context("no notices in status")?;
+        let text = |notice: &Value, part: &str| notice[part].as_str().map(str::to_owned);
+        let told = all.iter().map(|notice| {
+            ["what", "since", "remedy"]
+                .map(|part| text(notice, part).unwrap_or_default())
+                .join(" | ")
+        });
+        Ok(told.collect())
+    }
+
+    /// Waits for a notice with all of these words, and gives it.
+    pub fn wait_notice(&self, words: &[&str], bound: Duration) -> Result<String> {
+        wait::until(format!("{} has a notice of {words:?}", self.name()), bound, || {
+            let all = self.notices()?;
+            Ok(all.into_iter().find(|notice| words.iter().all(|word| notice.contains(word))))
+        })
+        .with_context(|| format!("{:?}", self.notices()))
+    }
+
     /// The hash of the drive's visible tree and conflicts.
     pub fn tree_hash(&self) -> Result<String> {
         let status = self.status()?;
