@@ -182,6 +182,7 @@ pub(crate) fn link(
         clock_pos,
         hlc: entry.hlc,
         late: None,
+        named: false,
         saved_at_ms: entry.saved_at_ms,
         number,
         at,

@@ -31,7 +31,7 @@ mod late;
 mod locks;
 mod record;
 
-pub(crate) use late::{chosen_attr, put_inside};
+pub(crate) use late::{chosen_attr, first_naming, namings, put_inside};
 
 /// One transaction's worth of folding.
 pub(crate) struct Fold<'a> {
@@ -128,16 +128,20 @@ impl<'a> Fold<'a> {
         self.put_entry(&rec, entry)?;
         self.kv.put(&key(table::DAY, &[&day_of(body.hlc.ms()).to_be_bytes()]), &[])?;
         let mut moved = BTreeSet::new();
+        if self.record_member_ops(entry, &rec)? {
+            self.refold_members(&mut moved)?;
+            rec = load_entry(self.kv, &id)?.ok_or_else(|| corrupt(&[table::ENTRY]))?;
+        }
         for start in &body.late {
             moved.extend(self.make_late(start, &rec)?);
         }
-        let mut members = self.record_member_ops(entry, &rec)?;
+        // When a policy of keeping began to hold is a matter of when it was published.
+        let mut dated = false;
         for late in &moved {
-            members = members || self.has_member_ops(late)?;
+            dated = dated || self.has_member_ops(late)?;
         }
-        if members {
-            self.refold_members()?;
-            rec = load_entry(self.kv, &id)?.ok_or_else(|| corrupt(&[table::ENTRY]))?;
+        if dated {
+            self.refold_members(&mut moved)?;
         }
         let standing = self.members.standing(self.kv, &rec)?;
         self.stand(&mut rec, standing)?;

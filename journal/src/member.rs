@@ -9,7 +9,10 @@
 //! - the members are a pure function of the set of membership operations and the order of their
 //!   entries; they are folded anew whenever one arrives, there are few;
 //! - an owner is removed or demoted only by itself or by an owner admitted before it, so the rounds
-//!   below settle: what a device's standing depends on was written by devices before it.
+//!   below settle: what a device's standing depends on was written by devices before it;
+//! - membership operations stand in the order of their entries' own logical time: a device that names its work late
+//!   moves no word about members;
+//! - a drive that has an owner keeps one, and nobody raises itself.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::canary::{self, Canary};
 use crate::chain;
 use crate::error::StateError;
+use crate::hlc::Hlc;
 use crate::id::{DeviceId, DriveId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with};
 use crate::lock::LockPolicy;
@@ -59,6 +63,21 @@ pub(crate) struct Change {
     pub(crate) frontier: Vec<EntryId>,
     /// None: removed.
     pub(crate) role: Option<Role>,
+}
+
+impl Change {
+    /// Whether it leaves `rec` as it is.
+    fn covers(&self, kv: &(impl KvRead + ?Sized), rec: &EntryRec) -> Result<bool, StateError> {
+        for id in &self.frontier {
+            if let Some(last) = load_entry(kv, id)? {
+                let last_counts = !canary::is(Canary::FrontierOffByOne) || last.hlc != rec.hlc;
+                if chain::sees(kv, &last, rec)? && last_counts {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// One device that was admitted.
@@ -113,7 +132,9 @@ pub(crate) struct Members {
 }
 
 struct Act {
+    /// By its entry's own logical time.
     key: (OrderKey, u32),
+    published: Hlc,
     version: VersionId,
     op: Op,
     rec: EntryRec,
@@ -159,6 +180,22 @@ impl Members {
         }
     }
 
+    /// Whether `by`, which names the own entry `rec` late, may move it. Not when somebody who changed its device's
+    /// standing knew `rec` and not `by`: a device that was removed dates nothing anew that counts.
+    pub(crate) fn may_date(
+        &self,
+        kv: &(impl KvRead + ?Sized),
+        by: &EntryRec,
+        rec: &EntryRec,
+    ) -> Result<bool, StateError> {
+        for change in self.get(&rec.device).into_iter().flat_map(|member| &member.changes) {
+            if change.covers(kv, rec)? && !change.covers(kv, by)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Folds all membership operations.
     pub(crate) fn fold(kv: &(impl KvRead + ?Sized)) -> Result<Self, StateError> {
         let mut acts = Vec::new();
@@ -169,8 +206,10 @@ impl Members {
             else {
                 return Err(corrupt(&row));
             };
-            let key = (rec.order(version.entry), version.index);
-            acts.push(Act { key, version, op: *op, rec });
+            let order = rec.order(version.entry);
+            let key = (OrderKey { published: rec.hlc, ..order }, version.index);
+            let published = order.published;
+            acts.push(Act { key, published, version, op: *op, rec });
         }
         acts.sort_by_key(|act| act.key);
         let mut before = Members::default();
@@ -280,7 +319,7 @@ impl Members {
                 self.change(kv, act, device, frontier, Some(*role))?;
             }
             Op::Retain(policy) => {
-                let from_ms = act.key.0.published.ms();
+                let from_ms = act.published.ms();
                 self.reigns.push(Reign { from_ms, policy: *policy });
             }
             Op::Locks(policy) => self.locks = *policy,
@@ -309,9 +348,27 @@ impl Members {
         let (Some(mine), Some(theirs)) = (self.rank(&author), self.rank(device)) else {
             return Ok(());
         };
-        let owner = self.list.get(theirs).is_some_and(|m| m.role() == Some(Role::Owner));
-        if owner && theirs < mine {
+        let Some(member) = self.list.get(theirs) else { return Ok(()) };
+        let had = member.role();
+        if had == Some(Role::Owner) {
+            let is_owner = |m: &MemberState| m.role() == Some(Role::Owner);
+            let is_last = self.list.iter().filter(|m| is_owner(m)).count() < 2;
+            if theirs < mine || (is_last && role != Some(Role::Owner)) {
+                return Ok(());
+            }
+        }
+        // A backup, or a program that was changed, would undo that its device had left.
+        if mine == theirs && role > had {
             return Ok(());
+        }
+        if role.is_some() {
+            // Who did not know of a removal does not undo it.
+            for removal in member.changes.iter().rev().take_while(|change| change.role.is_none()) {
+                let Some(by) = load_entry(kv, &removal.by.entry)? else { continue };
+                if !chain::sees(kv, &act.rec, &by)? {
+                    return Ok(());
+                }
+            }
         }
         let mut kept = Vec::new();
         for id in frontier {
@@ -340,14 +397,7 @@ fn standing(
 ) -> Result<Option<Role>, StateError> {
     let mut role = Some(base);
     for change in changes.iter().filter(|c| Some(c.author) != without) {
-        let mut covered = false;
-        for id in &change.frontier {
-            if let Some(last) = load_entry(kv, id)? {
-                let last_counts = !canary::is(Canary::FrontierOffByOne) || last.hlc != rec.hlc;
-                covered = covered || (chain::sees(kv, &last, rec)? && last_counts);
-            }
-        }
-        if !covered {
+        if !change.covers(kv, rec)? {
             role = change.role;
         }
     }

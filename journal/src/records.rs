@@ -21,7 +21,7 @@ use crate::op::{Content, DirAttr, FileValue, Op, Role, SymlinkValue, Value, Xatt
 use crate::order::OrderKey;
 
 /// Version of the state's layout; another one on disk is rebuilt.
-pub(crate) const STATE_FORMAT: u32 = 6;
+pub(crate) const STATE_FORMAT: u32 = 7;
 
 /// Tables, by the first byte of their keys.
 pub(crate) mod table {
@@ -148,8 +148,10 @@ pub(crate) struct EntryRec {
     /// Position in the lane of the clock row that stands for this entry.
     pub(crate) clock_pos: u32,
     pub(crate) hlc: Hlc,
-    /// Hlc of the first own entry that names it late.
+    /// Hlc of the first own entry that names it late and may.
     pub(crate) late: Option<Hlc>,
+    /// Whether any own entry names it late.
+    pub(crate) named: bool,
     pub(crate) saved_at_ms: u64,
     /// Entries applied before it on this device.
     pub(crate) number: u64,

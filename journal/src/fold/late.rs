@@ -3,8 +3,8 @@
 //! Leaves out: when a device calls its work late ([`crate::journal`]).
 //!
 //! Invariants:
-//! - an entry's place in the order is a function of the own entries that name it late, whichever of
-//!   them arrived first;
+//! - an entry's place in the order is a function of the own entries that name it late and may ([`Members::may_date`]),
+//!   whichever of them arrived first;
 //! - only registers, moves and attributes that the affected entries wrote are looked at again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use crate::chain::{entry_at, lanes_of, load_lane};
 use crate::error::StateError;
 use crate::fold::Fold;
+use crate::hlc::Hlc;
 use crate::id::{DeviceId, DirId, EntryId, VersionId};
 use crate::kv::{KvRead, keys_with, prefix_end};
 use crate::member::Members;
@@ -20,8 +21,8 @@ use crate::name::Register;
 use crate::op::{DirAttr, Op, Role};
 use crate::order::OrderKey;
 use crate::records::{
-    EntryRec, LateRun, MoveRow, RegKey, VersionRec, What, decode, key, lane_pos, load, load_entry,
-    load_register, load_version, op_key, store, table, version_at_end,
+    EntryRec, LateRun, MoveRow, RegKey, VersionRec, What, corrupt, decode, key, lane_pos, load,
+    load_entry, load_register, load_version, op_key, store, table, version_at_end,
 };
 
 /// Most entries one late start reaches back; more a device never wrote without a soul hearing.
@@ -52,10 +53,15 @@ impl Fold<'_> {
         self.note_late(&chain, by)?;
         let mut moved = Vec::new();
         for (id, mut rec) in chain {
-            if rec.late.is_none_or(|late| by.hlc < late) {
+            let moves = rec.late.is_none_or(|late| by.hlc < late)
+                && self.members.may_date(self.kv, by, &rec)?;
+            if moves {
                 rec.late = Some(by.hlc);
-                store(self.kv, &key(table::ENTRY, &[id.as_bytes()]), &rec)?;
                 moved.push(id);
+            }
+            if moves || !rec.named {
+                rec.named = true;
+                store(self.kv, &key(table::ENTRY, &[id.as_bytes()]), &rec)?;
             }
         }
         Ok(moved)
@@ -153,7 +159,12 @@ impl Fold<'_> {
     }
 
     /// Folds the members anew and carries what that changes into the tree.
-    pub(super) fn refold_members(&mut self) -> Result<(), StateError> {
+    ///
+    /// Adds the entries whose place in the order changed.
+    pub(super) fn refold_members(
+        &mut self,
+        moved: &mut BTreeSet<EntryId>,
+    ) -> Result<(), StateError> {
         let new = Members::fold(self.kv)?;
         if new == self.members {
             return Ok(());
@@ -174,7 +185,7 @@ impl Fold<'_> {
         let devices: BTreeSet<DeviceId> = old.keys().chain(now.keys()).copied().collect();
         let mut turned = Vec::new();
         for device in devices.iter().filter(|d| old.get(*d) != now.get(*d)) {
-            self.restand(device, &mut turned)?;
+            self.restand(device, &mut turned, moved)?;
             self.replay_locks_of(device)?;
         }
         self.turn(&turned)
@@ -193,16 +204,27 @@ impl Fold<'_> {
         Ok(())
     }
 
-    /// Judges all entries of `device` again; adds those whose tree operations turned.
-    fn restand(&mut self, device: &DeviceId, turned: &mut Vec<EntryId>) -> Result<(), StateError> {
+    /// Judges all entries of `device` again; adds those whose tree operations turned, and those whose place changed.
+    fn restand(
+        &mut self,
+        device: &DeviceId,
+        turned: &mut Vec<EntryId>,
+        moved: &mut BTreeSet<EntryId>,
+    ) -> Result<(), StateError> {
+        let namings = namings(self.kv, device)?;
         for lane in lanes_of(self.kv, device)? {
             let len = load_lane(self.kv, lane)?.map_or(0, |lane| lane.len);
             for pos in 0..len {
                 let Some(id) = entry_at(self.kv, lane, pos)? else { continue };
                 let Some(mut rec) = load_entry(self.kv, &id)? else { continue };
                 let standing = self.members.standing(self.kv, &rec)?;
-                if standing == rec.standing {
+                let late = first_naming(self.kv, &self.members, &namings, &rec)?;
+                if standing == rec.standing && late == rec.late {
                     continue;
+                }
+                if late != rec.late {
+                    moved.insert(id);
+                    rec.late = late;
                 }
                 let before = rec.accepted();
                 self.stand(&mut rec, standing)?;
@@ -272,6 +294,55 @@ impl Fold<'_> {
         }
         Ok(())
     }
+}
+
+/// An entry that names others of its device late, and which.
+pub(crate) struct Naming {
+    pub(crate) by: EntryRec,
+    pub(crate) runs: Vec<LateRun>,
+}
+
+/// What entries of `device` name late, by their logical time.
+pub(crate) fn namings(
+    kv: &(impl KvRead + ?Sized),
+    device: &DeviceId,
+) -> Result<Vec<Naming>, StateError> {
+    let (prefix, mut rows) = (key(table::LATE, &[device.as_bytes()]), Vec::new());
+    kv.scan(&prefix, &prefix_end(&prefix), &mut |row, value| {
+        let place = row.last_chunk::<8>().ok_or_else(|| corrupt(row))?;
+        let [lane, pos] = [&place[..4], &place[4..]]
+            .map(|part| part.iter().fold(0, |n: u32, byte| (n << 8) | u32::from(*byte)));
+        rows.push((lane, pos, decode::<Vec<LateRun>>(row, value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut out = Vec::new();
+    for (lane, pos, runs) in rows {
+        let Some(id) = entry_at(kv, lane, pos)? else { continue };
+        if let Some(by) = load_entry(kv, &id)? {
+            out.push(Naming { by, runs });
+        }
+    }
+    Ok(out)
+}
+
+/// Hlc of the first of these that names `rec` late and may.
+pub(crate) fn first_naming(
+    kv: &(impl KvRead + ?Sized),
+    members: &Members,
+    namings: &[Naming],
+    rec: &EntryRec,
+) -> Result<Option<Hlc>, StateError> {
+    if !rec.named {
+        return Ok(None);
+    }
+    for Naming { by, runs } in namings {
+        let names =
+            |run: &LateRun| run.lane == rec.lane && (run.first..=run.last).contains(&rec.pos);
+        if runs.iter().any(names) && members.may_date(kv, by, rec)? {
+            return Ok(Some(by.hlc));
+        }
+    }
+    Ok(None)
 }
 
 /// The attributes of `dir` among all that were set: the latest.

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use crate::error::StateError;
+use crate::fold::{first_naming, namings};
 use crate::hlc::Hlc;
 use crate::id::{EntryId, VersionId};
-use crate::kv::{KvRead, Visit, prefix_end};
+use crate::kv::{KvRead, Visit};
 use crate::lock;
 use crate::member::Members;
 use crate::records::{
-    EntryRec, LateRun, RegKey, VersionRec, corrupt, decode, key, load_entry, table, version_at_end,
+    EntryRec, RegKey, VersionRec, corrupt, decode, key, load_entry, table, version_at_end,
 };
 
 /// A set of entries closed under what they have seen: the last position in each lane.
@@ -49,40 +50,23 @@ pub(super) struct Facts<'a> {
 }
 
 impl Entries<'_> {
-    fn entry(&self, id: &EntryId) -> Result<Option<EntryRec>, StateError> {
+    /// The entry, as late as `members` let it be.
+    fn entry(&self, id: &EntryId, members: &Members) -> Result<Option<EntryRec>, StateError> {
         let Some(mut rec) = load_entry(self.kv, id)? else { return Ok(None) };
         if !self.cut.holds(rec.lane, rec.pos) {
             return Ok(None);
         }
-        if rec.late.is_some() {
-            rec.late = self.late(&rec)?;
+        if rec.named {
+            rec.late = self.late(&rec, members)?;
         }
         Ok(Some(rec))
     }
 
-    /// Hlc of the first entry of the set that names `rec` late.
-    fn late(&self, rec: &EntryRec) -> Result<Option<Hlc>, StateError> {
-        let prefix = key(table::LATE, &[rec.device.as_bytes()]);
-        let mut found = None;
-        self.kv.scan(&prefix, &prefix_end(&prefix), &mut |row, value| {
-            let by = row.get(prefix.len()..).and_then(|rest| {
-                let (hlc, rest) = rest.split_first_chunk::<8>()?;
-                let (lane, rest) = rest.split_first_chunk::<4>()?;
-                let pos = rest.first_chunk::<4>()?;
-                let hlc = Hlc::from_raw(u64::from_be_bytes(*hlc));
-                Some((hlc, u32::from_be_bytes(*lane), u32::from_be_bytes(*pos)))
-            });
-            let (hlc, lane, pos) = by.ok_or_else(|| corrupt(row))?;
-            let runs: Vec<LateRun> = decode(row, value)?;
-            let names =
-                |run: &LateRun| run.lane == rec.lane && (run.first..=run.last).contains(&rec.pos);
-            if self.cut.holds(lane, pos) && runs.iter().any(names) {
-                found = Some(hlc);
-                return Ok(ControlFlow::Break(()));
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(found)
+    /// Hlc of the first entry of the set that names `rec` late and may.
+    fn late(&self, rec: &EntryRec, members: &Members) -> Result<Option<Hlc>, StateError> {
+        let mut namings = namings(self.kv, &rec.device)?;
+        namings.retain(|naming| self.cut.holds(naming.by.lane, naming.by.pos));
+        first_naming(self.kv, members, &namings, rec)
     }
 
     fn holds(&self, version: &VersionId) -> Result<bool, StateError> {
@@ -103,7 +87,9 @@ impl KvRead for Entries<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match (key.first().copied(), entry_of(key)) {
             (Some(table::ENTRY), Some(id)) => {
-                self.entry(&id)?.map(|rec| encode(key, &rec)).transpose()
+                // Who the members are does not depend on what is late.
+                let rec = self.entry(&id, &Members::default())?;
+                rec.map(|rec| encode(key, &rec)).transpose()
             }
             (Some(table::VERSION), Some(_)) => match self.holds(&version_at_end(key)?)? {
                 true => self.kv.get(key),
@@ -154,7 +140,7 @@ impl KvRead for Facts<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match (key.first().copied(), entry_of(key)) {
             (Some(table::ENTRY), Some(id)) => {
-                let Some(mut rec) = self.entries.entry(&id)? else { return Ok(None) };
+                let Some(mut rec) = self.entries.entry(&id, self.members)? else { return Ok(None) };
                 rec.standing = self.members.standing(&self.entries, &rec)?;
                 encode(key, &rec).map(Some)
             }

@@ -190,6 +190,7 @@ pub fn invite_key() -> [u8; 32] {
 }
 
 /// Makes entries with any past and any logical time.
+#[derive(Clone)]
 pub struct Forge {
     pub genesis: VerifiedEntry,
     pub admin: VerifiedEntry,

@@ -237,6 +237,81 @@ fn an_owner_falls_only_to_itself_or_to_one_before_it() {
     assert_eq!(['A', 'B', 'C'].map(|d| role(&journal, d)), [Some(Role::Owner), None, None]);
 }
 
+/// The same whatever arrives first.
+fn everywhere<T: PartialEq + std::fmt::Debug>(forge: &Forge, look: impl Fn(&Journal) -> T) -> T {
+    let found = look(&forge.journal());
+    let (backwards, _) = journal_of(&forge.genesis);
+    let mut all = forge.all.clone();
+    all.reverse();
+    // A stranger's work is refused until its admission has come.
+    all.iter().for_each(|_| drop(feed(&backwards, &all)));
+    assert_eq!(backwards.frontier(), forge.journal().frontier());
+    assert_eq!(look(&backwards), found, "in another order");
+    found
+}
+
+#[test]
+fn a_removed_device_dates_nothing_anew_that_counts() {
+    let mut f = Forge::new();
+    let a = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    let b = f.e('B', 2, vec![admit(&f.drive, 'X'), put("f", "b", &[])], &[&a]);
+    let c = f.e('C', 3, vec![put("f", "c", &[])], &[&a]);
+    let x = f.after('X', None, 14, vec![put("x", "x", &[])], &[&b], &[]);
+    let removal = f.e('A', 5, vec![remove('B', &[b.id()])], &[&b, &c, &x]);
+    let tree = |journal: &Journal| names(journal, ROOT, &[]);
+    let before = everywhere(&f, tree);
+    assert!(before.iter().any(|(name, _)| name == "x"));
+    // Having heard of its removal, and having not.
+    for see in [&[][..], &[&removal][..]] {
+        let mut f = f.clone();
+        f.late('B', 9, see, &b);
+        assert_eq!(everywhere(&f, tree), before);
+        assert_eq!(role(&f.journal(), 'X'), Some(Role::Editor));
+    }
+    // What the removal had not seen is kept aside, as late as it says it is; the rest stays.
+    let aside = f.e('B', 6, vec![put("g", "b", &[])], &[]);
+    f.late('B', 9, &[], &aside);
+    assert_eq!(everywhere(&f, tree), before);
+}
+
+#[test]
+fn whoever_left_or_stepped_down_is_not_back_by_its_own_word() {
+    let mut f = Forge::new();
+    let a = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    let left = f.e('A', 5, vec![remove('A', &[a.id()])], &[]);
+    // From a backup that does not know of it, and by a program that does.
+    f.after('A', Some(a), 30, vec![set_role('A', Role::Owner, &[])], &[], &[]);
+    f.after('A', Some(left), 40, vec![set_role('A', Role::Owner, &[])], &[], &[]);
+    let b = f.e('B', 50, vec![set_role('B', Role::Editor, &[])], &[]);
+    assert_eq!(everywhere(&f, |j| ['A', 'B'].map(|d| role(j, d))), [None, Some(Role::Owner)]);
+    let c = f.e('B', 60, vec![set_role('C', Role::Owner, &[])], &[]);
+    let b = f.e('B', 70, vec![set_role('B', Role::Editor, &[b.id(), c.id()])], &[&c]);
+    f.e('B', 80, vec![set_role('B', Role::Owner, &[])], &[&b]);
+    let roles = everywhere(&f, |j| ['B', 'C'].map(|d| role(j, d)));
+    assert_eq!(roles, [Some(Role::Editor), Some(Role::Owner)]);
+}
+
+#[test]
+fn a_drive_keeps_an_owner_whoever_leaves() {
+    let mut f = Forge::new();
+    let a = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    // Neither knows of the other.
+    f.e('A', 5, vec![remove('A', &[a.id()])], &[]);
+    f.e('B', 6, vec![remove('B', &[])], &[&a]);
+    assert_eq!(everywhere(&f, |j| ['A', 'B'].map(|d| role(j, d))), [None, Some(Role::Owner)]);
+}
+
+#[test]
+fn a_removal_is_not_undone_by_who_did_not_know_of_it() {
+    let mut f = Forge::new();
+    let a = f.e('A', 1, vec![set_role('B', Role::Owner, &[])], &[]);
+    let removal = f.e('A', 5, vec![remove('C', &[])], &[]);
+    let unknowing = f.e('B', 6, vec![set_role('C', Role::Reader, &[])], &[&a]);
+    assert_eq!(everywhere(&f, |j| role(j, 'C')), None);
+    f.e('B', 7, vec![set_role('C', Role::Editor, &[])], &[&removal, &unknowing]);
+    assert_eq!(everywhere(&f, |j| role(j, 'C')), Some(Role::Editor), "who knows of it may");
+}
+
 #[test]
 fn a_removed_owner_cannot_remove_from_outside_its_frontier() {
     let mut f = Forge::new();

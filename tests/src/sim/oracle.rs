@@ -108,8 +108,11 @@ pub fn pasts(order: &[&VerifiedEntry]) -> Past {
     past
 }
 
-/// Every entry's place in the order: its own logical time, or that of the first own entry that names it late.
-fn order_keys(order: &[&VerifiedEntry]) -> BTreeMap<EntryId, OrderKey> {
+/// Every entry's place in the order: its own logical time, or that of the first own entry that names it late and may.
+fn order_keys(
+    order: &[&VerifiedEntry],
+    may: impl Fn(&VerifiedEntry, &EntryId) -> bool,
+) -> BTreeMap<EntryId, OrderKey> {
     let by_id: BTreeMap<EntryId, &VerifiedEntry> = order.iter().map(|e| (e.id(), *e)).collect();
     let mut late = BTreeMap::new();
     for f in order {
@@ -118,7 +121,7 @@ fn order_keys(order: &[&VerifiedEntry]) -> BTreeMap<EntryId, OrderKey> {
             while let Some(id) = at {
                 chain.push(id);
                 if id == *start {
-                    for id in &chain {
+                    for id in chain.iter().filter(|id| may(f, id)) {
                         let first = late.entry(*id).or_insert(f.entry().hlc);
                         *first = f.entry().hlc.min(*first);
                     }
@@ -158,10 +161,12 @@ impl Oracle {
         let mut order: Vec<&VerifiedEntry> = by_id.values().copied().collect();
         order.sort_by_key(|e| (e.entry().hlc, e.id()));
         let past = pasts(&order);
-        let keys = order_keys(&order);
         let genesis = order.iter().find(|e| e.entry().is_genesis()).unwrap();
         let drive = genesis.id().into();
-        let roster = Roster::fold(drive, &order, &keys, &past);
+        // Words about members stand where they were said, whatever is named late.
+        let mut roster = Roster::fold(drive, &order, &order_keys(&order, |_, _| false), &past);
+        let keys = order_keys(&order, |by, id| roster.may_date(by, id, &past));
+        roster.places.clone_from(&keys);
         let mut o = Self {
             drive,
             past,

@@ -51,6 +51,8 @@ pub struct Roster {
     accepted: BTreeSet<EntryId>,
     /// Entries whose authors were owners in them.
     by_owners: BTreeSet<EntryId>,
+    /// Where entries stand in the order.
+    pub(super) places: BTreeMap<EntryId, OrderKey>,
 }
 
 struct Act<'a> {
@@ -100,7 +102,7 @@ impl Roster {
             members = now;
         }
         let (accepted, by_owners) = (BTreeSet::new(), BTreeSet::new());
-        let mut roster = Self { members, accepted, by_owners };
+        let mut roster = Self { members, accepted, by_owners, places: BTreeMap::new() };
         for entry in order {
             let member = roster.members.iter().find(|m| m.device == entry.entry().device);
             let role = member.and_then(|m| standing(m, &m.changes, &entry.id(), past, None));
@@ -112,6 +114,15 @@ impl Roster {
             }
         }
         roster
+    }
+
+    /// Whether `by` may name `entry` late: nobody changed its device's standing who knew the one and not the other.
+    pub(super) fn may_date(&self, by: &VerifiedEntry, entry: &EntryId, past: &Past) -> bool {
+        let member = self.members.iter().find(|m| m.device == by.entry().device);
+        let knew =
+            |change: &Change, id: &EntryId| change.frontier.iter().any(|f| past[f].contains(id));
+        let mut changes = member.into_iter().flat_map(|m| &m.changes);
+        changes.all(|change| !knew(change, entry) || knew(change, &by.id()))
     }
 
     /// Whether what `entry` does to the tree counts.
@@ -130,7 +141,7 @@ impl Roster {
         let changes = found.into_iter().flat_map(|m| &m.changes);
         changes
             .filter(|change| !matches!(change.role, Some(Role::Editor | Role::Owner)))
-            .map(|change| (change.key.0, change.key.1 as u32))
+            .map(|change| (self.places[&change.key.0.entry], change.key.1 as u32))
             .collect()
     }
 
@@ -197,7 +208,8 @@ fn admitted(device: DeviceId, user: &str, base: Role, overused: bool) -> Admitte
     Admitted { device, user: user.to_owned(), base, changes: Vec::new(), overused }
 }
 
-/// An owner's standing is changed by itself or by members admitted before it, anybody else's by any owner.
+/// An owner's standing is changed by itself or by members admitted before it, anybody else's by any owner; but the last
+/// owner stays one, nobody raises itself, and who did not know of a removal does not undo it.
 #[allow(clippy::too_many_arguments, reason = "one word about one device")]
 fn change(
     now: &mut [Admitted],
@@ -211,7 +223,16 @@ fn change(
     key: (OrderKey, usize),
 ) {
     let Some(theirs) = now.iter().position(|m| m.device == *device) else { return };
-    if now[theirs].role() == Some(Role::Owner) && theirs < mine {
+    let had = now[theirs].role();
+    let owners = now.iter().filter(|m| m.role() == Some(Role::Owner)).count();
+    if had == Some(Role::Owner) && (theirs < mine || (owners == 1 && role != Some(Role::Owner))) {
+        return;
+    }
+    if theirs == mine && role > had {
+        return;
+    }
+    let removals = now[theirs].changes.iter().rev().take_while(|c| c.role.is_none());
+    if role.is_some() && removals.into_iter().any(|c| !past[by].contains(&c.key.0.entry)) {
         return;
     }
     let seen = frontier.iter().filter(|id| past[by].contains(id)).copied();

@@ -403,14 +403,14 @@ const TABLE: &[super::Scenario<'_>] = &[
         = locks enforced",
     ),
     (
-        "what locks mean, said late",
+        "what locks mean is what was said last, not what was heard last",
         "
         A: role D owner
         cut D
         D: locks advisory
         A: locks enforced
         together
-        = locks advisory",
+        = locks enforced",
     ),
 ];
 

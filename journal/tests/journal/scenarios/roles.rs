@@ -367,8 +367,8 @@ const TABLE: &[super::Scenario<'_>] = &[
         F: write y fay
         = x eve
         = y fay
-        = member F editor
-        = member E editor overused",
+        = member E editor
+        = member F editor overused",
     ),
     (
         "whoever came in too many is removed",
@@ -378,9 +378,9 @@ const TABLE: &[super::Scenario<'_>] = &[
         B: admit E t
         A: admit F t
         together
-        A: disown E
-        = member E editor removed overused
-        = member F editor",
+        A: disown F
+        = member F editor removed overused
+        = member E editor",
     ),
     (
         "an invitation of one who was removed admits nobody",
