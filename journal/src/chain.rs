@@ -266,9 +266,27 @@ pub(crate) fn tips_of(lanes: &[LaneRun]) -> Frontier {
         let seq = lane.first_seq + u64::from(lane.len.saturating_sub(1));
         tips.push(Tip { device: lane.device, seq, entry: lane.tip });
     }
+    Frontier { tips: fairly(tips) }
+}
+
+/// At most [`TIPS_MAX`] tips, sorted: the furthest of every device before the second of any. Else one device with many
+/// branches would take the room of all others, who would be sent their whole chains again and again.
+fn fairly(mut tips: Vec<Tip>) -> Vec<Tip> {
+    if tips.len() > TIPS_MAX {
+        tips.sort_unstable_by_key(|tip| (tip.device, Reverse(tip.seq), tip.entry));
+        let (mut turn, mut last) = (0usize, None);
+        let mut ranked: Vec<(usize, Tip)> = Vec::with_capacity(tips.len());
+        for tip in tips {
+            turn = if last == Some(tip.device) { turn + 1 } else { 0 };
+            last = Some(tip.device);
+            ranked.push((turn, tip));
+        }
+        ranked.sort_by_key(|(turn, _)| *turn);
+        ranked.truncate(TIPS_MAX);
+        tips = ranked.into_iter().map(|(_, tip)| tip).collect();
+    }
     tips.sort_unstable();
-    tips.truncate(TIPS_MAX);
-    Frontier { tips }
+    tips
 }
 
 /// Entries nothing builds on, sorted.

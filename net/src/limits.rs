@@ -25,6 +25,9 @@ pub const IN_FLIGHT_LEN_MAX: usize = 2 << 20;
 pub const RECEIVE_QUEUE_MAX: usize = 4;
 /// Entries a peer acknowledged without taking in, count. More means it refuses our journal.
 pub const UNTAKEN_MAX: usize = 1024;
+/// The same of a peer whose frontier is full, count: some device has so many branches that they cannot all be named, and
+/// what was sent of the others is not known to be there. Some 40 MB.
+pub const UNNAMED_MAX: usize = 1 << 20;
 /// Ids in one `Want`, count.
 pub const WANT_IDS_MAX: usize = 256;
 /// Times one missing entry is asked for in a session, count.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use journal::Frontier;
 use journal::canary::{self, Canary};
+use journal::chain::TIPS_MAX;
 use journal::{DeviceId, EntryId, Received, RefuseReason};
 
 use crate::limits;
@@ -492,7 +493,10 @@ impl Session {
             let lacking: BTreeSet<EntryId> = entries.iter().map(|(id, _)| *id).collect();
             self.untaken.retain(|id, _| lacking.contains(id));
         }
-        if self.untaken.len() > limits::UNTAKEN_MAX {
+        // A full frontier does not name all that its holder has.
+        let is_full = self.theirs.tips.len() >= TIPS_MAX;
+        let max = if is_full { limits::UNNAMED_MAX } else { limits::UNTAKEN_MAX };
+        if self.untaken.len() > max {
             return Err(Violation::Untaken);
         }
         let before = self.sent;

@@ -260,18 +260,27 @@ impl Drafts {
         })
     }
 
-    /// Whether a name's draft is a whole save: a file, and nothing it goes with is missing or unfinished at the moment.
+    /// Whether a name's draft is a file that is being published.
+    pub fn is_on_its_way(&self, key: &Key) -> bool {
+        self.get(key).is_some_and(|draft| {
+            draft.flight != Flight::Grounded && matches!(draft.value, DraftValue::File { .. })
+        })
+    }
+
+    /// Whether a name's draft is a whole save: a file, and nothing it goes with is missing or unfinished at the moment. A
+    /// name it was moved away from is not waited for where its bytes are nowhere else.
     pub fn is_whole_save(&self, key: &Key) -> bool {
         let Some(draft) = self.get(key) else { return false };
         let Some(group) = self.groups.get(&draft.group) else { return false };
+        let DraftValue::File { value, rests_on } = &draft.value else { return false };
+        let is_new = *rests_on != Some(value.content);
         let settled = |draft: &Draft| {
             draft.value != DraftValue::Unfinished
-                && draft.vanished_ms.is_none()
+                && (draft.vanished_ms.is_none() || (is_new && draft.value.is_gone()))
                 && draft.flight == Flight::Grounded
                 && !draft.aside
         };
-        matches!(draft.value, DraftValue::File { .. })
-            && group.members.iter().all(|key| self.get(key).is_some_and(settled))
+        group.members.iter().all(|key| self.get(key).is_some_and(settled))
     }
 
     /// All drafts of names.

@@ -113,6 +113,8 @@ impl Filesystem for Fuse {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            // A program that maps a file it is watched reading can do so (Linux 6.6).
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         // The kernel drops the pages of a running program before it notices that it runs, if an open may cut. Where
         // programs of several users run, cutting is a request of its own, which saves pay for with a round trip.

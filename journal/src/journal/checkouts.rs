@@ -10,10 +10,11 @@ use std::collections::{BTreeSet, VecDeque};
 use super::Journal;
 use crate::error::StateError;
 use crate::id::{DeviceId, VersionId};
+use crate::kv::KvRead;
 use crate::lock::{self, Checkout, CheckoutFate, LockPolicy};
 use crate::member::Members;
 use crate::name::Register;
-use crate::records::{RegKey, load_version};
+use crate::records::{RegKey, VersionRec, What, load_version};
 
 /// Most versions looked at between one that is official and those a program has loaded.
 const MADE_SINCE_MAX: usize = 10_000;
@@ -39,16 +40,18 @@ impl Journal {
         self.look_or(LockPolicy::default(), |kv| Ok(Members::load(kv)?.locks))
     }
 
-    /// Whether every version from `official` back to those in `loaded` was written by `device`: what a program of that
-    /// device has loaded is then only behind its own device's work. False where there is more to look at than a bound.
+    /// Whether whoever has `loaded` in front of it has seen the bytes of all of `official`: what is between them was
+    /// written by `device`, or changed attributes only, or says that there is nothing. False where there is more to look
+    /// at than a bound.
     pub fn made_since(
         &self,
         loaded: &[VersionId],
-        official: VersionId,
+        official: &[VersionId],
         device: DeviceId,
     ) -> Result<bool, StateError> {
         self.look(|kv| {
-            let (mut queue, mut passed) = (VecDeque::from([official]), BTreeSet::from([official]));
+            let mut queue: VecDeque<VersionId> = official.iter().copied().collect();
+            let mut passed: BTreeSet<VersionId> = official.iter().copied().collect();
             let mut looked_at = 0;
             while let Some(id) = queue.pop_front() {
                 if loaded.contains(&id) {
@@ -58,14 +61,29 @@ impl Journal {
                     return Ok(false);
                 }
                 looked_at += 1;
-                match load_version(kv, &id)? {
-                    Some(rec) if rec.author == device => {
-                        queue.extend(rec.bases.into_iter().filter(|base| passed.insert(*base)));
-                    }
-                    _ => return Ok(false),
+                let Some(rec) = load_version(kv, &id)? else { return Ok(false) };
+                if matches!(rec.what, What::Gone { .. }) {
+                    continue;
                 }
+                if rec.author != device && !is_of_attributes(kv, &rec)? {
+                    return Ok(false);
+                }
+                queue.extend(rec.bases.into_iter().filter(|base| passed.insert(*base)));
             }
             Ok(true)
         })
     }
+}
+
+/// Whether it has the bytes of what it replaced.
+fn is_of_attributes(kv: &dyn KvRead, rec: &VersionRec) -> Result<bool, StateError> {
+    let What::File(file) = &rec.what else { return Ok(false) };
+    for base in &rec.bases {
+        if let Some(VersionRec { what: What::File(before), .. }) = load_version(kv, base)?
+            && before.content == file.content
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use journal::chain::TIPS_MAX;
 use journal::entry::Entry;
 use journal::error::RefuseReason;
 use journal::hlc::Hlc;
@@ -72,6 +73,31 @@ fn branches_of_one_chain_find_each_other() {
         assert_eq!(a.tree_hash(), b.tree_hash());
         assert_eq!(a.counts().entries, 2 + common + one + other);
     }
+}
+
+#[test]
+fn a_device_with_more_branches_than_can_be_named_takes_no_room_of_others() {
+    let mut forge = Forge::new();
+    for device in ['A', 'B', 'C', 'D'] {
+        forge.e(device, 1, vec![put(&device.to_string(), "x", &[])], &[]);
+    }
+    let first = forge.e('B', 2, vec![put("first", "x", &[])], &[]);
+    for n in 0..TIPS_MAX as u64 + 50 {
+        forge.after('B', Some(first.clone()), 100 + n, vec![], &[], &[]);
+    }
+    let journal = forge.journal();
+    let tips = journal.frontier().tips;
+    assert_eq!(tips.len(), TIPS_MAX);
+    assert!(tips.is_sorted());
+    for device in ['A', 'B', 'C', 'D'] {
+        let device = signer_of(device).device();
+        assert!(tips.iter().any(|tip| tip.device == device), "one is left out");
+    }
+    // What the named have seen is not sent; of the branches only those that are not named are.
+    let (other, _) = journal_of(&forge.genesis);
+    feed(&other, &forge.all);
+    let sent = journal.lacking(&other.frontier(), usize::MAX).len();
+    assert!(sent <= 60, "{sent} entries are sent that are there");
 }
 
 #[test]

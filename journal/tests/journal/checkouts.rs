@@ -247,7 +247,7 @@ fn made_since_follows_bases_back_to_what_was_loaded() {
     let b4 = f.e('B', 6, vec![put("x", "b4", &[v(&b3, 0), v(&b2, 0)])], &[]);
     let journal = f.journal();
     let made = |loaded: &[VersionId], official, by| {
-        journal.made_since(loaded, official, device(by)).unwrap()
+        journal.made_since(loaded, &[official], device(by)).unwrap()
     };
     assert!(made(&[v(&e, 0)], v(&e, 0), 'B'), "nothing came between");
     assert!(made(&[v(&e, 0)], v(&b2, 0), 'B'));
@@ -258,6 +258,25 @@ fn made_since_follows_bases_back_to_what_was_loaded() {
     assert!(made(&[v(&c, 0), v(&e, 0)], v(&b4, 0), 'B'));
     assert!(!made(&[], v(&b2, 0), 'B'), "what it all began with is C's");
     assert!(!made(&[], VersionId::new(e.id(), 9), 'C'), "there is no such version");
+}
+
+#[test]
+fn what_a_device_added_beside_another_ones_save_does_not_show_that_it_was_seen() {
+    let mut f = Forge::new();
+    let e = f.e('C', 1, vec![put("x", "v0", &[])], &[]);
+    let save = f.e('C', 2, vec![put("x", "v1", &[v(&e, 0)])], &[]);
+    // B knows of the first alone: it changes attributes, and removes it.
+    let touched = f.e('B', 3, vec![put("x", "v0", &[v(&e, 0)])], &[&e]);
+    let gone = f.e('B', 4, vec![gone("x", &[v(&e, 0)])], &[]);
+    let theirs = f.e('A', 5, vec![put("x", "v0", &[v(&e, 0)])], &[&e]);
+    let journal = f.journal();
+    let [save, touched, gone, theirs] = [save, touched, gone, theirs].map(|entry| v(&entry, 0));
+    let seen =
+        |official: &[VersionId]| journal.made_since(&[v(&e, 0)], official, device('B')).unwrap();
+    for official in [vec![save], vec![save, touched], vec![touched, save], vec![gone, save]] {
+        assert!(!seen(&official), "{official:?}");
+    }
+    assert!(seen(&[touched, gone]) && seen(&[theirs]), "these are the same bytes, or none");
 }
 
 #[test]
@@ -273,10 +292,10 @@ fn made_since_looks_at_so_many_versions_and_no_more() {
     }
     let journal = f.journal();
     // The first of these is B's second.
-    let since = |of: usize, device| journal.made_since(&[v(&first, 0)], official[of], device);
+    let since = |of: usize, device| journal.made_since(&[v(&first, 0)], &official[of..=of], device);
     assert!(since(0, device('B')).unwrap());
     assert!(since(9_998, device('B')).unwrap());
     assert!(!since(9_999, device('B')).unwrap(), "what was not looked at may be anybody's");
     assert!(!since(0, device('C')).unwrap());
-    assert!(!journal.made_since(&[], official[0], device('B')).unwrap(), "C's is below");
+    assert!(!journal.made_since(&[], &official[..1], device('B')).unwrap(), "C's is below");
 }

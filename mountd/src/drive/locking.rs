@@ -194,13 +194,7 @@ impl Locks for Drive {
         loaded: &[VersionId],
         official: &[VersionId],
     ) -> Result<bool, vfs::StateError> {
-        for version in official {
-            let own = self.signer.device();
-            if self.journal.made_since(loaded, *version, own).map_err(unreadable)? {
-                return Ok(true);
-            }
-        }
-        Ok(official.is_empty())
+        self.journal.made_since(loaded, official, self.signer.device()).map_err(unreadable)
     }
 
     fn happened(&self, what: Happening) {

@@ -16,7 +16,7 @@ use super::lookup::below_of_draft;
 use super::{Core, Entry, Opened, State, Subdir, Wait};
 use crate::attr::{Caller, SET_GROUP_ID};
 use crate::body::Body;
-use crate::drafts::{Below, DraftValue, Key};
+use crate::drafts::{Below, DraftValue, Key, looks_temporary};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta};
 use crate::inode::{NodeKind, Place, Table};
@@ -278,6 +278,16 @@ impl Core {
     ) -> Result<(), FsError> {
         let name = self.name_there(name)?;
         self.claim_name(caller, (parent, &name), Intent::Remove, wait)?;
+        // What another process has just saved is kept, unless it is what programs make to remove it.
+        if !looks_temporary(&name)
+            && let Some(file) = self.drafted_file(parent, &name)
+            && self.waits(caller, &file)
+        {
+            if wait == Wait::Never {
+                return Err(FsError::WouldWait);
+            }
+            self.keep_save_of_another(caller, &file)?;
+        }
         let by = self.work.process(caller);
         self.change(|state| {
             let dir = self.writable_dir(state, caller, parent, &name)?;

@@ -540,6 +540,11 @@ pub(super) fn truncates(flags: i32) -> bool {
     OFlags::from_bits_retain(flags as u32).contains(OFlags::TRUNC)
 }
 
+/// Whether open flags let what is written follow what is there.
+pub(super) fn appends(flags: i32) -> bool {
+    OFlags::from_bits_retain(flags as u32).contains(OFlags::APPEND)
+}
+
 /// Whether open flags allow reading and writing.
 pub(crate) fn access_of(flags: i32) -> (bool, bool) {
     match OFlags::from_bits_retain(flags as u32) & OFlags::RWMODE {

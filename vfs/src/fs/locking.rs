@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use super::{Core, State, Wait};
 use crate::attr::Caller;
 use crate::documents::{document_of, is_document};
-use crate::drafts::{BatchName, Below, DraftValue, Key};
+use crate::drafts::{BatchName, Below, DraftValue, Key, Resolves};
 use crate::error::FsError;
 use crate::file::{FileNode, Meta};
 use crate::handles::FileHandle;
@@ -488,10 +488,18 @@ impl Core {
         key: &Key,
         below: Below,
     ) -> Result<Below, FsError> {
+        let loaded = by.and_then(|by| self.loaded_by(by, key));
+        if let (Some(resolves), Some(loaded)) = (&below.resolves, &loaded)
+            && self.has_not_seen(by, key, &resolves.drop)?
+        {
+            // Somebody saved the copy meanwhile: only what its program has seen is dealt with.
+            self.stands_beside(state, key);
+            let resolves = Resolves { drop: loaded.clone(), ..(**resolves).clone() };
+            return Ok(Below { resolves: Some(Box::new(resolves)), ..below });
+        }
         if below.resolves.is_some() || !below.live {
             return Ok(below);
         }
-        let loaded = by.and_then(|by| self.loaded_by(by, key));
         if self.beside(state, key)? {
             let bases = self.without_official(key, loaded.as_ref().unwrap_or(&below.bases))?;
             self.stands_beside(state, key);
@@ -518,7 +526,7 @@ impl Core {
         official: &[VersionId],
     ) -> Result<bool, FsError> {
         let Some(loaded) = by.and_then(|by| self.loaded_by(by, key)) else { return Ok(false) };
-        let knows = loaded.iter().any(|version| official.contains(version))
+        let knows = official.iter().all(|version| loaded.contains(version))
             || self.work.locks.made_here(&loaded, official)?;
         Ok(!knows)
     }
@@ -562,8 +570,12 @@ impl Core {
     /// A process has a file in front of it as it is now.
     fn loads(&self, by: Process, meta: &Meta) {
         let Some(place) = &meta.place else { return };
-        if meta.below.resolves.is_none() && meta.below.live && !meta.dirty {
-            self.note_loaded(by, &place.key, &meta.below.bases);
+        match &meta.below.resolves {
+            _ if meta.dirty => {}
+            // A copy is what it shows; its name may become a file of its own.
+            Some(resolves) => self.note_loaded(by, &place.key, &resolves.drop),
+            None if meta.below.live => self.note_loaded(by, &place.key, &meta.below.bases),
+            None => {}
         }
     }
 
@@ -586,8 +598,9 @@ impl Core {
             if loaded.is_none() && (document || meta.len <= SMALL_LEN || meta.is_cached_whole()) {
                 self.loads(by, &meta);
             }
-            let known = |version: &VersionId| meta.below.bases.contains(version);
-            let doubts = loaded.is_some_and(|loaded| !loaded.iter().any(known));
+            let shown = meta.below.resolves.as_ref().map_or(&meta.below.bases, |copy| &copy.drop);
+            let doubts =
+                loaded.is_some_and(|known| !shown.iter().all(|version| known.contains(version)));
             (doubts, register_of(&place.key).filter(|_| document))
         };
         if let Some(register) = register.filter(|_| !self.work.locks.alone()) {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::io::{access_of, truncates};
+use super::io::{access_of, appends, truncates};
 use super::locking::Intent;
 use super::{Core, Wait};
 use crate::attr::Caller;
@@ -109,6 +109,10 @@ impl Core {
         if writes && self.spool.has_failed() {
             return Err(FsError::Poisoned);
         }
+        if writes && !truncates(flags) && !appends(flags) && self.waits(caller, file) {
+            // It may write over what another process has just saved.
+            self.keep_save_of_another(caller, file)?;
+        }
         if truncates(flags) {
             self.keep_save_of_another(caller, file)?;
             // What is only read is not flushed, so it is finished at once.
@@ -169,15 +173,23 @@ impl Core {
         }
     }
 
-    /// The name of a finished save that waits to be published, when another process than the caller's made it.
+    /// The name of a finished save that waits to be published or is on its way, when another process than the caller's
+    /// made it.
     pub(crate) fn save_of_another(&self, caller: Caller, file: &FileNode) -> Option<Key> {
         let (key, writer_tid) = {
             let meta = file.meta.lock();
             (meta.place.as_ref()?.key.clone(), meta.writer_tid)
         };
-        let state = self.state();
-        let waits = state.drafts.is_whole_save(&key) && caller.is_other_process(writer_tid);
-        (waits || state.drafts.is_of_attributes(&key)).then_some(key)
+        let drafts = &self.state().drafts;
+        let whole = drafts.is_whole_save(&key) || drafts.is_on_its_way(&key);
+        let waits = whole && caller.is_other_process(writer_tid);
+        (waits || drafts.is_of_attributes(&key)).then_some(key)
+    }
+
+    /// Whether a save of another process waits to be published, which only a change of its bytes needs to wait for.
+    pub(crate) fn waits(&self, caller: Caller, file: &FileNode) -> bool {
+        let save = self.save_of_another(caller, file);
+        save.is_some_and(|key| !self.state().drafts.is_of_attributes(&key))
     }
 
     /// The caller is about to write the file anew. What it replaces is what it has loaded, else what this inode stands

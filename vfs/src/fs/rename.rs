@@ -130,7 +130,7 @@ impl Core {
     }
 
     /// The file whose draft stands under a name.
-    fn drafted_file(&self, dir: u64, name: &EntryName) -> Option<Arc<FileNode>> {
+    pub(super) fn drafted_file(&self, dir: u64, name: &EntryName) -> Option<Arc<FileNode>> {
         let state = self.state();
         let key = Key::new(state.dir_of(dir).ok()?, name);
         state.drafts.get(&key)?;

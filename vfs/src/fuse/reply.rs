@@ -70,9 +70,10 @@ pub(super) fn xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsErro
     }
 }
 
-/// An inode's bytes change only through this kernel, so what it has cached stays true.
+/// An inode's bytes change only through this kernel, so what it has cached stays true. Where it is to be seen what a
+/// program reads, the kernel passes on each read as it is: what it reads ahead the program has not seen.
 pub(super) fn cache_of(opened: &Opened) -> FopenFlags {
-    if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
+    if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO }
 }
 
 /// A handle.

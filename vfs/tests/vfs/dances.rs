@@ -531,6 +531,57 @@ fn what_another_process_replaces_in_the_middle_of_a_save_makes_no_gap() {
 }
 
 #[test]
+fn what_another_process_writes_over_moves_or_removes_before_it_is_published_is_kept() {
+    let overwrite = |world: &World, name: &str| {
+        let ino = world.ino(name).unwrap();
+        let flags = OFlags::RDWR.bits() as i32;
+        let handle = world.fs().open(ANOTHER, ino, flags, Wait::Allowed).unwrap().handle;
+        world.write(handle, 0, b"SECOND");
+        world.close(handle);
+    };
+    let cut = |world: &World, name: &str| {
+        let ino = world.ino(name).unwrap();
+        let flags = OFlags::RDWR.bits() as i32;
+        let handle = world.fs().open(ANOTHER, ino, flags, Wait::Allowed).unwrap().handle;
+        let len = SetAttr { len: Some(0), ..SetAttr::default() };
+        world.fs().setattr(ANOTHER, ino, Some(handle), len).unwrap();
+        world.write(handle, 0, b"SECOND");
+        world.close(handle);
+    };
+    let remove = |world: &World, name: &str| {
+        world.fs().unlink(ANOTHER, ROOT, name.as_bytes(), Wait::Allowed).unwrap();
+    };
+    let moved = |world: &World, name: &str| {
+        world.rename(name, "there");
+        let ino = world.ino("there").unwrap();
+        let flags = (OFlags::WRONLY | OFlags::TRUNC).bits() as i32;
+        let handle = world.fs().open(ANOTHER, ino, flags, Wait::Allowed).unwrap().handle;
+        world.write(handle, 0, b"SECOND");
+        world.close(handle);
+    };
+    let ways: [(&str, &dyn Fn(&World, &str), &str); 4] = [
+        ("in place", &overwrite, "x"),
+        ("cut", &cut, "x"),
+        ("removed", &remove, "x"),
+        ("moved", &moved, "there"),
+    ];
+    for (way, change, name) in ways {
+        for earlier in [None, Some(b"before")] {
+            let world = World::new();
+            if let Some(bytes) = earlier {
+                world.save("x", bytes);
+                world.pass(3_000);
+            }
+            world.save("x", b"first!");
+            change(&world, "x");
+            world.pass(5_000);
+            let all = contents_of(&world, name);
+            assert!(all.contains(&b"first!".to_vec()), "{way}, before {earlier:?}: {all:?}");
+        }
+    }
+}
+
+#[test]
 fn a_failing_place_to_publish_loses_nothing_and_is_told() {
     let world = World::new();
     world.drive.fail(true);

@@ -99,7 +99,7 @@ impl Locks for Drive {
         let mut at = official.to_vec();
         while let Some(version) = at.pop() {
             if loaded.contains(&version) {
-                return Ok(true);
+                continue;
             }
             if !here(by(&version)) {
                 return Ok(false);
