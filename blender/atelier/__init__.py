@@ -54,3 +54,4 @@ def unregister():
     panel.unregister()
     for kind in reversed((*preferences.CLASSES, *operators.CLASSES, *panel.CLASSES)):
         bpy.utils.unregister_class(kind)
+    handlers.see_off()

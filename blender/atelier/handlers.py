@@ -9,14 +9,17 @@ Invariant: only the main file counts. Blender tells nothing here of libraries, a
 
 import atexit
 import functools
+import time
 import traceback
 
 import bpy
 from bpy.app.handlers import persistent
 
-from . import preferences, session
+from . import helper, preferences, session
 
 TICK_S = 0.5
+# How long a helper may take to end after the add-on did: what it was asked for, and then some.
+LATE_S = 60.0
 
 
 def _harmless(function):
@@ -93,3 +96,15 @@ def unregister():
         handlers = getattr(bpy.app.handlers, name)
         if handler in handlers:
             handlers.remove(handler)
+
+
+def see_off():
+    """After all else has ended: looks after a helper that takes longer, or it would stay a zombie; LATE_S at most."""
+    deadline = time.monotonic() + LATE_S
+
+    @_harmless
+    def on_late():
+        return TICK_S if helper.reap() and time.monotonic() < deadline else None
+
+    if helper.reap():
+        bpy.app.timers.register(on_late, first_interval=TICK_S, persistent=True)

@@ -11,6 +11,8 @@ Invariants:
 - `done` is called on the thread that calls `poll` or `wait`, once, with what the job gave or why it gave nothing;
 - nothing here waits but `wait` and `close`, and these are bounded, whatever the helper does;
 - a helper that ends is begun anew when `revive` is called, STARTS_MAX times at most;
+- a fork of Blender has no helper: there nothing is said, heard or ended, for the parent's document still is open;
+- a helper that ends later than it is waited for is not forgotten: `reap` takes it in;
 - at most EVENTS_MAX events wait to be taken; when more come, the oldest are lost and LOST is told.
 """
 
@@ -33,15 +35,25 @@ _PIECES_MAX = 64
 # How long one that was killed may take to be gone.
 _REAP_S = 0.2
 
-# This add-on's code under the name it has in Blender (messages name their classes by it), without its parents.
+# This add-on's code under the name it has in Blender (messages name their classes by it). As an extension it
+# has parents there (`bl_ext.user_default.atelier`): these are Blender's, and empty here.
 _BOOT = """
-import importlib, importlib.util, os, sys
+import importlib, importlib.util, os, sys, types
 name, here = sys.argv[1:]
+parents = name.split(".")[:-1]
+for length in range(1, len(parents) + 1):
+    parent = types.ModuleType(".".join(parents[:length]))
+    parent.__path__ = []
+    sys.modules[parent.__name__] = parent
 spec = importlib.util.spec_from_file_location(name, os.path.join(here, "__init__.py"), submodule_search_locations=[here])
 sys.modules[name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules[name])
 importlib.import_module(name + ".helper_main").main()
 """
+
+
+# Those that were not waited for to their end.
+_late = []
 
 
 class Job:
@@ -76,6 +88,11 @@ class Helper:
         self._starts = 0
         self._ended = ""
         self._closed = False
+        self._pid = os.getpid()
+
+    def is_ours(self):
+        """Whether this is the process that began it, and not a fork of that one."""
+        return os.getpid() == self._pid
 
     def loan(self, path, state_dir=None):
         """A document to deal with."""
@@ -84,7 +101,7 @@ class Helper:
     def do(self, loan, method, *args, done=None):
         """Has a method of a loan called later; `done(result, error)` hears of it, the error being a text or None."""
         job, number = Job(done), self._number()
-        if self._closed:
+        if self._closed or not self.is_ours():
             return job
         self._jobs[number] = job
         self._send(("do", number, loan.number, loan.path, loan.state_dir, method, args))
@@ -92,6 +109,8 @@ class Helper:
 
     def watch(self, socket):
         """Listens to the events of this drive and to no other; to none where it is empty."""
+        if not self.is_ours():
+            return
         self._events.clear()
         self._watched = self._number()
         if socket or self._process is not None:
@@ -109,12 +128,15 @@ class Helper:
         while True:
             self.poll()
             left = deadline - time.monotonic()
-            if job.finished or left <= 0 or self._process is None:
+            if job.finished or left <= 0 or self._process is None or not self.is_ours():
                 return job.finished
-            select.select([self._process.stdout], [], [], left)
+            _wait_for(self._process.stdout, left)
 
     def poll(self):
         """Takes in what the helper has said."""
+        if not self.is_ours():
+            return
+        reap()
         self._read()
         while self._arrived:
             self._heard(self._arrived.popleft())
@@ -129,17 +151,18 @@ class Helper:
     def close(self, seconds):
         """Has the jobs on their way ended; takes no more. A helper that needs longer ends on its own."""
         self._closed = True
-        if self._process is None:
+        if self._process is None or not self.is_ours():
             return
         self._send(("end",))
         deadline = time.monotonic() + seconds
         while self._process is not None and (left := deadline - time.monotonic()) > 0:
-            select.select([self._process.stdout], [], [], left)
+            _wait_for(self._process.stdout, left)
             self.poll()
         if self._process is not None:
             process, self._process = self._process, None
             process.stdin.close()
             process.stdout.close()
+            _late.append(process)
 
     def _number(self):
         self._numbers += 1
@@ -220,9 +243,15 @@ class Helper:
             try:
                 process.wait(_REAP_S)
             except subprocess.TimeoutExpired:
-                # Stuck in a system call; the next Popen takes care of it.
-                pass
+                # Stuck in a system call.
+                _late.append(process)
         self._arrived += [("done", number, None, f"the add-on's helper: {why}") for number in self._jobs]
+
+
+def reap():
+    """Takes in those that have ended late, or they would be zombies; whether some are still to end."""
+    _late[:] = [process for process in _late if process.poll() is None]
+    return bool(_late)
 
 
 def command():
@@ -230,6 +259,13 @@ def command():
     here = os.path.dirname(os.path.abspath(__file__))
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     return [_python(), *flags, "-c", _BOOT, __package__, here]
+
+
+def _wait_for(stream, seconds):
+    """Until there is something to read. No `select`: that knows no descriptor above 1023, and Blender may have more."""
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
+    poller.poll(seconds * 1000)
 
 
 def _python():

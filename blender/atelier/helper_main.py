@@ -7,6 +7,7 @@ one listens (`watch`).
 Invariants:
 - Blender gone without a word is a crash: this process ends at once and gives nothing back, so that the next Blender with
   the document goes on where the last one was ([`slips`]);
+- every job that is done is answered, also where its result cannot be told;
 - told to end, it does what was asked before, and ends within ENDING_S whatever a job does.
 """
 
@@ -22,6 +23,8 @@ from .watch import Watch
 
 ENDING_S = 30.0
 WATCH_WAIT_S = 0.5
+# How much is told of what went wrong, characters.
+ERROR_LEN_MAX = 1000
 # How often is looked whether Blender still is our parent: another child of its may have kept our pipe open.
 _LOOK_S = 5.0
 _PIECE = 1 << 16
@@ -62,8 +65,12 @@ class Desk:
                 del self._loans[loan]
         except Exception as failure:  # pylint: disable=broad-except
             # A job that fails must not end the thread: the next may give a checkout back.
-            error = repr(failure)
-        self._say(("done", number, result, error))
+            error = _text(failure)
+        try:
+            self._say(("done", number, result, error))
+        except Exception as failure:  # pylint: disable=broad-except
+            # What cannot be said (it is too long): Blender waits for a word all the same.
+            self._say(("done", number, None, _text(failure)))
 
     def _listen(self, number, socket):
         if self._watch is not None:
@@ -71,6 +78,11 @@ class Desk:
             self._watch = None
         if socket:
             self._watch = Watch(socket, lambda event: self._say(("event", number, event)))
+
+
+def _text(failure):
+    text = repr(failure)
+    return text if len(text) <= ERROR_LEN_MAX else text[:ERROR_LEN_MAX] + "..."
 
 
 class Mouth:

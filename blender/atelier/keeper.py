@@ -113,9 +113,13 @@ class Keeper:
             self._refresh()
 
     def close(self):
-        """Blender or the add-on ends."""
-        self._leave()
-        self._helper.close(CLOSE_WAIT_S)
+        """Blender or the add-on ends; a fork of Blender that ends is none of the document's business."""
+        if not self._helper.is_ours():
+            return
+        try:
+            self._leave()
+        finally:
+            self._helper.close(CLOSE_WAIT_S)
 
     def tick(self):
         """Takes in what the helper has found; to be called twice a second or so."""

@@ -4,6 +4,8 @@
 The only state that is not inside an object; one document's state is in the Keeper's Document and goes with it.
 """
 
+import traceback
+
 _keeper = None
 
 
@@ -19,8 +21,12 @@ def begin(new):
 
 
 def end():
-    """Takes it away and closes it; twice is once."""
+    """Takes it away and closes it; twice is once. An error of ours is printed: what else is to end must end."""
     global _keeper  # pylint: disable=global-statement
     old, _keeper = _keeper, None
-    if old is not None:
+    if old is None:
+        return
+    try:
         old.close()
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc()

@@ -16,6 +16,8 @@ import hashlib
 import os
 import time
 
+from .control import ANSWER_S, CONNECT_S
+
 try:
     import fcntl
 except ImportError:
@@ -23,8 +25,9 @@ except ImportError:
     fcntl = None
 
 _TAKEN = b"taken\n"
-# How long another Blender may take to give a document back while we open it.
-WAIT_S = 6.0
+# How long another Blender may take to give a document back while we open it: connecting and greeting, asking and being
+# answered, and some room. Who goes on sooner may have a new checkout given back by the other.
+WAIT_S = 2 * (CONNECT_S + ANSWER_S) + 1.0
 # How long what a Blender that died leaves behind may take to end: it is no other Blender that has the document open.
 _DYING_S = 0.3
 

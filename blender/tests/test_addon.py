@@ -79,6 +79,42 @@ class AddOn(Bed):
         self.assertEqual(self.daemon.own(), [])
         self.assertIsNone(self.session.keeper())
 
+    def test_an_error_at_the_end_leaves_nothing_behind_either(self):
+        self.load(self.scene)
+        keeper = self.session.keeper()
+        printed = io.StringIO()
+        with mock.patch.object(keeper, "_changed", side_effect=ZeroDivisionError), contextlib.redirect_stderr(printed):
+            self.off()
+        self.assertIn("ZeroDivisionError", printed.getvalue())
+        bpy = self.bpy
+        self.assertEqual((bpy.app.timers.all, bpy.utils.classes, bpy.types.SpaceView3D.handlers,
+                          bpy.types.TOPBAR_MT_file.draws, bpy.types.STATUSBAR_HT_header.draws), ([], [], [], [], []))
+        self.assertEqual(self.daemon.own(), [])
+        self.assertIsNone(self.session.keeper())
+
+    def test_a_helper_that_ends_after_it_was_switched_off_is_no_zombie(self):
+        self.daemon.rules["status"] = lambda *_: None
+        self.load(self.scene)
+        process = self.session.keeper()._helper._process.pid
+        self.off()
+        self.assertEqual(len(self.bpy.app.timers.all), 1, "it is looked after")
+        self.daemon.stop()
+        self.until("it is gone", lambda: not os.path.exists(f"/proc/{process}"))
+        self.pass_time()
+        self.assertEqual(self.bpy.app.timers.all, [])
+
+    def test_a_helper_that_never_ends_is_not_looked_after_for_ever(self):
+        from atelier import handlers, helper  # pylint: disable=import-outside-toplevel
+        self.off()
+        with mock.patch.object(helper, "reap", return_value=True):
+            handlers.see_off()
+            self.pass_time()
+            self.assertEqual(len(self.bpy.app.timers.all), 1)
+            later = handlers.time.monotonic() + handlers.LATE_S
+            with mock.patch.object(handlers.time, "monotonic", return_value=later):
+                self.pass_time()
+        self.assertEqual(self.bpy.app.timers.all, [])
+
     def test_on_while_a_file_is_open_takes_it(self):
         self.bpy.data.filepath = self.scene
         self.pass_time()

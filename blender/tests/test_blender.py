@@ -70,6 +70,24 @@ bpy.ops.wm.save_mainfile()
 """)
         self.assertEqual(self.locked(), [("lock", SCENE), ("unlock", SCENE)])
 
+    def test_a_fork_that_ends_leaves_it_to_its_parent(self):
+        self.run_blender("""
+open_it()
+child = os.fork()
+if child == 0:
+    import atexit
+    atexit._run_exitfuncs()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+helper = session.keeper()._helper
+assert helper.wait(helper.do(session.keeper().document.loan, "look"), 10)
+assert stands() == "mine", stands()
+bpy.ops.wm.save_mainfile()
+""")
+        self.assertEqual(self.locked(), [("lock", SCENE), ("unlock", SCENE)])
+        asked = [request["ask"] for request in self.daemon.asked if request["ask"] != "events"]
+        self.assertEqual(asked[-1], "unlock")
+
     def test_libraries_are_read_and_not_locked(self):
         self.run_blender("""
 save_as(mount + "/lib.blend")
