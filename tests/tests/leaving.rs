@@ -150,3 +150,33 @@ fn what_a_reader_cannot_publish_stands_in_no_questions_way_and_is_said_at_the_en
     ensure!(bob.status()?["drafts"] == Value::from(0));
     bob.unmount()
 }
+
+#[test]
+fn who_leaves_or_becomes_a_reader_by_its_own_word_leaves_no_save_behind() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?;
+    bob.join_drive_of(&ann)?;
+    let mut cat = Device::local(&site, "Cat")?;
+    cat.join_drive_of(&ann)?;
+    ann.cli(&["members", "role", "Bob", "owner"])?;
+    ann.cli(&["members", "role", "Cat", "owner"])?;
+    agree(&[&ann, &bob, &cat])?;
+    for (device, leave) in [
+        (&bob, &["members", "role", "Bob", "reader"] as &[&str]),
+        (&cat, &["members", "remove", "Cat"]),
+    ] {
+        let (open, shut) = (format!("{}s open", device.name()), format!("{}s", device.name()));
+        let mut still = fs::File::create(device.path(&open))?;
+        still.write_all(b"as far as it is")?;
+        fs::write(device.path(&shut), b"saved")?;
+        device.cli(leave)?;
+        ensure!(device.status()?["drafts"] == 0, "{}", device.status()?);
+        ann.wait_bytes(&shut, b"saved")?;
+        ann.wait_bytes(&open, b"as far as it is")?;
+        ensure!(ann.notices()?.iter().all(|n| !n.contains("take-back")), "{:?}", ann.notices()?);
+    }
+    Ok(())
+}

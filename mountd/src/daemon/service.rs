@@ -5,7 +5,8 @@
 //! Invariants:
 //! - questions about history and conflicts are answered after the drafts were sealed, so that they
 //!   cover every save the asker has finished;
-//! - what changes the drive's members or its policy is refused unless this device is an owner.
+//! - what changes the drive's members or its policy is refused unless this device is an owner;
+//! - a device that removes itself or makes itself a reader has published everything before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,14 @@ impl DriveService {
     /// reader and a removed device may still ask.
     fn seal_to_look(&self) -> Result<(), Failure> {
         as_far_as_allowed(self.drive.seal_saves())
+    }
+
+    /// What this device saved before it gives up its own right to write could never be published after that.
+    fn seal_to_leave(&self, device: journal::DeviceId) -> Result<(), Failure> {
+        if device != self.drive.device() {
+            return Ok(());
+        }
+        self.drive.seal_drafts().map_err(|e| Failure::would_leave_behind(&e))
     }
 
     fn invite(&self, role: Role, expires_s: u64, uses: u32) -> Result<Response, Failure> {
@@ -196,6 +205,7 @@ impl Service for DriveService {
                 self.must_own()?;
                 let device = self.member(&device)?;
                 self.may_demote(device)?;
+                self.seal_to_leave(device)?;
                 self.author(Op::Remove { device, frontier: drive.tips() })
             }
             Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
@@ -212,6 +222,9 @@ impl Service for DriveService {
                 let device = self.member(&device)?;
                 if role != Role::Owner {
                     self.may_demote(device)?;
+                }
+                if role == Role::Reader {
+                    self.seal_to_leave(device)?;
                 }
                 let role = role_op(role);
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })

@@ -11,7 +11,7 @@
 use std::sync::atomic::Ordering;
 
 use journal::op::{Op, Role};
-use journal::{AppendError, VersionId};
+use journal::{AppendError, DeviceId, VersionId};
 use vfs::{SealError, Submit};
 
 use super::Drive;
@@ -49,6 +49,11 @@ impl Submit for Drive {
 }
 
 impl Drive {
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.signer.device()
+    }
+
     /// Whether this device was removed from the drive, and knows.
     pub fn is_removed(&self) -> bool {
         self.journal.member(self.signer.device()).is_some_and(|m| m.removed)

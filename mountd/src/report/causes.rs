@@ -461,6 +461,18 @@ impl Failure {
         }
     }
 
+    /// A device that may not write any more could never publish it.
+    pub fn would_leave_behind(error: &vfs::SealError) -> Self {
+        Self::new(
+            Code::NotInSync,
+            format!(
+                "something saved on this device cannot be published, and never could be after that: {}",
+                chain(error)
+            ),
+            "`atelier status PATH` says why; change, rename or remove it, or let another owner do this",
+        )
+    }
+
     /// The drive ended with something that exists only here.
     pub fn left_unpublished(log: &Path) -> Self {
         Self::new(
