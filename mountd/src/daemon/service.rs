@@ -134,8 +134,7 @@ impl DriveService {
 
     fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
         self.must_own()?;
-        let found = self.drive.set_aside_named(text);
-        let device = found.ok_or_else(|| Failure::no_such_removed_member(text))?;
+        let device = self.drive.set_aside_named(text)?;
         let how = if dry_run { TakeBack::Told } else { TakeBack::Now };
         self.drive.take_back(device, how).map(Response::Aside)
     }

@@ -11,6 +11,9 @@ use super::{Code, Failure, chain};
 /// How a removed device comes back. Its old store stays what it is: a device is removed for good.
 pub const JOIN_AGAIN: &str = "to come back, ask an owner for a ticket and join as a new device, in another data directory (`atelier --data-dir DIR join TICKET PATH`)";
 
+/// Devices named in one line.
+const NAMED_MAX: usize = 8;
+
 impl Failure {
     /// Something nobody foresaw.
     pub fn internal(cause: impl Display) -> Self {
@@ -562,10 +565,19 @@ impl Failure {
     pub fn no_such_removed_member(device: impl Display) -> Self {
         Self::new(
             Code::NoSuchMember,
-            format!(
-                "no member {device} was removed from the drive or made a reader, or several that begin so"
-            ),
+            format!("no member {device} was removed from the drive or made a reader"),
             "give the id that `atelier status PATH` names",
+        )
+    }
+
+    /// Of several devices of that name, or that begin so, something is kept aside.
+    pub fn several_set_aside(text: &str, devices: &[impl Display]) -> Self {
+        let ids: Vec<String> = devices.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if devices.len() > NAMED_MAX { " and others" } else { "" };
+        Self::new(
+            Code::NoSuchMember,
+            format!("of several devices {text} something is kept aside: {}{more}", ids.join(", ")),
+            "give one of these ids",
         )
     }
 
