@@ -401,6 +401,40 @@ fn a_wrong_clock_is_named_and_so_are_the_dates_it_made() -> Result<()> {
 }
 
 #[test]
+fn owners_hear_of_a_removed_device_whose_work_is_dated_ahead_and_drags_all_along() -> Result<()> {
+    needs!(Need::Fuse, Need::Program("cc"));
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?.clock(Offset::AheadDays(3_650));
+    let mut cat = Device::local(&site, "Cat")?;
+    cat.join_drive_of(&ann)?;
+    bob.join_drive_of(&ann)?;
+    agree(&[&ann, &bob, &cat])?;
+    for device in [&mut bob, &mut cat, &mut ann] {
+        device.unmount()?;
+    }
+    // Alone after a start it believes its own clock.
+    bob.mount()?;
+    fs::write(bob.path("bobs"), b"dated ten years ahead")?;
+    bob.cli(&["sync", "--timeout", "1s"])?;
+    bob.unmount()?;
+    ann.mount()?;
+    cat.mount()?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    agree(&[&ann, &cat])?;
+    bob.mount()?;
+    ann.wait_notice(&["Bob, which was removed, dated its work", "years ahead of now"], BOUND)?;
+    ensure!(cat.notices()?.iter().all(|n| !n.contains("dated its work")), "only owners can act");
+    // It is true: what follows is dated ahead.
+    fs::write(ann.path("anns"), b"dated by what was seen")?;
+    agree(&[&ann, &cat])?;
+    let odd = ann.history("anns")?[0]["odd"].clone();
+    ensure!(odd.as_str().is_some(), "{odd}");
+    Ok(())
+}
+
+#[test]
 fn a_device_whose_clock_is_behind_is_told_so_and_blames_nobody() -> Result<()> {
     needs!(Need::Fuse, Need::Program("cc"));
     let site = Site::new()?;

@@ -68,7 +68,7 @@ impl Drive {
                 out.extend(self.owner_notices(member));
             }
         }
-        out.extend(self.clock_notices());
+        out.extend(self.clock_notices(is_owner));
         out
     }
 
@@ -167,7 +167,8 @@ impl Drive {
         })
     }
 
-    fn clock_notices(&self) -> Vec<Notice> {
+    /// Of devices that are no members owners hear what is dated ahead of now: all that follows is dated so, too.
+    fn clock_notices(&self, is_owner: bool) -> Vec<Notice> {
         let own = self.signer.device();
         let mut out = Vec::new();
         let others_ahead_ms = self.journal.others_ahead_ms();
@@ -197,7 +198,7 @@ impl Drive {
                 continue;
             }
             let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
-            if is_member {
+            if is_member || (is_future && is_owner) {
                 out.push(self.clock_notice(&clock, others_ahead_ms.is_some()));
             }
         }
@@ -206,7 +207,12 @@ impl Drive {
 
     /// `sure`: other clocks have been seen since the start, so that it is known whose is wrong.
     fn clock_notice(&self, clock: &OddClock, sure: bool) -> Notice {
-        let name = self.device_name(clock.device);
+        let member = self.journal.member(clock.device);
+        let name = match &member {
+            Some(member) if member.removed => format!("{}, which was removed,", member.name),
+            Some(member) => member.name.clone(),
+            None => format!("{}, which is no member,", clock.device),
+        };
         let (what, remedy) = match clock.odd {
             Odd::Future { by_ms } => (
                 format!(
