@@ -159,8 +159,8 @@ impl Drive {
         named.retain(|m| is_named(m, text));
         let mut with: Vec<DeviceId> = Vec::new();
         for member in &named {
-            let aside = self.journal.set_aside(member.device).map_err(|e| Failure::of(&e))?;
-            if !aside.is_empty() {
+            let aside = self.journal.set_aside_count(member.device, 1);
+            if aside.map_err(|e| Failure::of(&e))?.is_some() {
                 with.push(member.device);
             }
         }

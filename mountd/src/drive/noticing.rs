@@ -6,7 +6,7 @@
 //! something about is told to owners.
 
 use journal::op::Role;
-use journal::{DeviceId, EntryId, Member, Odd, OddClock};
+use journal::{AsideCount, DeviceId, EntryId, Member, Odd, OddClock};
 
 use super::Drive;
 use crate::ipc::{Notice, rfc3339};
@@ -25,8 +25,16 @@ fn span(ms: u64) -> String {
         .map_or_else(|| format!("{} s", ms / 1_000), |(unit, name)| format!("{} {name}", ms / unit))
 }
 
-fn changes(count: usize) -> String {
-    if count == 1 { "1 change".to_owned() } else { format!("{count} changes") }
+/// Most changes of one device that are counted each time somebody asks.
+const COUNTED_MAX: usize = journal::SET_ASIDE_MAX;
+
+fn changes(aside: &AsideCount) -> String {
+    match (aside.count, aside.more) {
+        (1, false) => "1 change".to_owned(),
+        (0, true) => "changes".to_owned(),
+        (count, false) => format!("{count} changes"),
+        (count, true) => format!("more than {count} changes"),
+    }
 }
 
 /// Why a date is odd.
@@ -111,13 +119,11 @@ impl Drive {
                 let what = match removed {
                     true => format!(
                         "{} was removed; what the removal had not seen is kept aside: {}",
-                        member.name,
-                        changes(count)
+                        member.name, count
                     ),
                     false => format!(
                         "what {} wrote before it heard that it was made a reader is kept aside: {}",
-                        member.name,
-                        changes(count)
+                        member.name, count
                     ),
                 };
                 let remedy = format!(
@@ -136,14 +142,14 @@ impl Drive {
         out
     }
 
-    /// How much of a device's work is kept aside, and since when, if any.
-    fn aside(&self, device: DeviceId) -> Option<(usize, String)> {
-        let aside = self.journal.set_aside(device).unwrap_or_else(|error| {
+    /// How much of a device's work is kept aside, in words, and since when, if any.
+    fn aside(&self, device: DeviceId) -> Option<(String, String)> {
+        let found = self.journal.set_aside_count(device, COUNTED_MAX);
+        let aside = found.unwrap_or_else(|error| {
             tracing::error!(%error, "what is kept aside cannot be read");
-            Vec::new()
-        });
-        let since = aside.iter().map(|a| a.saved_at_ms).min()?;
-        Some((aside.len(), rfc3339(since)))
+            None
+        })?;
+        Some((changes(&aside), rfc3339(aside.since_ms.min(self.clock.wall_ms()))))
     }
 
     /// Whose own work is gone from its mount must hear where it is.
@@ -157,7 +163,7 @@ impl Drive {
         Some(Notice {
             what: format!(
                 "what this device wrote before others heard of it does not count, it had been {why}: {}",
-                changes(count)
+                count
             ),
             since,
             remedy: format!(
@@ -250,6 +256,16 @@ mod tests {
         assert_eq!(span(86_400_000), "24 hours");
         assert_eq!(span(11 * 60_000), "11 minutes");
         assert_eq!(span(90_000), "90 s");
+    }
+
+    #[test]
+    fn changes_beyond_what_is_counted_are_said_to_be_more() {
+        let of = |count, more| changes(&AsideCount { count, more, since_ms: 0 });
+        assert_eq!(of(1, false), "1 change");
+        assert_eq!(of(2, false), "2 changes");
+        assert_eq!(of(1, true), "more than 1 changes");
+        assert_eq!(of(10_000, true), "more than 10000 changes");
+        assert_eq!(of(0, true), "changes");
     }
 
     #[test]
