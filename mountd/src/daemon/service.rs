@@ -44,6 +44,10 @@ impl DriveService {
         }
     }
 
+    fn must_belong(&self) -> Result<(), Failure> {
+        self.drive.gone().map_or(Ok(()), |how| Err(Failure::gone(how)))
+    }
+
     fn must_write(&self) -> Result<(), Failure> {
         use journal::op::Role;
         match self.drive.own_role() {
@@ -95,16 +99,12 @@ impl DriveService {
     }
 
     fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
-        if self.drive.is_removed() {
-            return Err(Failure::removed());
-        }
+        self.must_belong()?;
         self.seal()?;
         self.drive.settle_locks();
         let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
         let synced = self.drive.sync_with_all(wait);
-        if self.drive.is_removed() {
-            return Err(Failure::removed());
-        }
+        self.must_belong()?;
         let status = self.drive.status();
         let names = synced.behind.iter().map(|d| self.drive.device_name(*d)).collect();
         Ok(Response::Synced(SyncReport {

@@ -5,12 +5,14 @@
 //! Invariants: worked out anew for each `status`, so that what is over is told no more; what only an owner can do
 //! something about is told to owners.
 
+use std::collections::BTreeSet;
+
 use journal::op::Role;
 use journal::{AsideCount, DeviceId, EntryId, Member, Odd, OddClock};
 
-use super::Drive;
+use super::{Drive, Gone};
 use crate::ipc::{Notice, rfc3339};
-use crate::report::causes::JOIN_AGAIN;
+use crate::report::causes::{FORGOTTEN, JOIN_AGAIN};
 
 /// A span of time for people, in its largest unit.
 fn span(ms: u64) -> String {
@@ -60,14 +62,7 @@ impl Drive {
     pub(super) fn member_notices(&self) -> Vec<Notice> {
         let members = self.journal.members();
         let mut out = Vec::new();
-        if self.is_removed() {
-            out.push(Notice {
-                what: "this device was removed from the drive: what others write no longer comes"
-                    .into(),
-                since: rfc3339(self.clock.wall_ms()),
-                remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
-            });
-        }
+        out.extend(self.gone().map(|how| self.gone_notice(how)));
         out.extend(self.own_aside_notice());
         let is_owner = self.own_role() == Some(Role::Owner);
         for member in &members {
@@ -76,8 +71,48 @@ impl Drive {
                 out.extend(self.owner_notices(member));
             }
         }
+        if is_owner {
+            out.extend(self.strangers_notice(&members));
+        }
         out.extend(self.clock_notices(is_owner));
         out
+    }
+
+    fn gone_notice(&self, how: Gone) -> Notice {
+        let what = match how {
+            Gone::Removed => {
+                "this device was removed from the drive: what others write no longer comes"
+                    .to_owned()
+            }
+            Gone::Forgotten => {
+                format!(
+                    "{FORGOTTEN}; what it wrote counts nowhere, and what others write no longer comes"
+                )
+            }
+        };
+        Notice {
+            what,
+            since: rfc3339(self.clock.wall_ms()),
+            remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
+        }
+    }
+
+    /// Devices with entries here that are no members and were not removed: somebody let them in who had been removed.
+    fn strangers_notice(&self, members: &[Member]) -> Option<Notice> {
+        let mut strangers: BTreeSet<DeviceId> =
+            self.journal.frontier().tips.into_iter().map(|tip| tip.device).collect();
+        for known in members.iter().map(|m| m.device).chain(self.journal.members_behind_gaps()) {
+            strangers.remove(&known);
+        }
+        let (first, others) = (strangers.first()?, strangers.len() - 1);
+        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        Some(Notice {
+            what: format!(
+                "device {first}{more} was let in by somebody who had been removed meanwhile: what it wrote does not count"
+            ),
+            since: rfc3339(self.clock.wall_ms()),
+            remedy: "if you know it, invite it again (`atelier invite PATH`): it joins as a new device and brings its files; `atelier history FILE` names versions of it that are here".into(),
+        })
     }
 
     /// When an entry was written, by its author's clock.

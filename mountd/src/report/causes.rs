@@ -7,9 +7,14 @@ use std::io;
 use std::path::Path;
 
 use super::{Code, Failure, chain};
+use crate::drive::Gone;
 
 /// How a removed device comes back. Its old store stays what it is: a device is removed for good.
 pub const JOIN_AGAIN: &str = "to come back, ask an owner for a ticket and join as a new device, in another data directory (`atelier --data-dir DIR join TICKET PATH`)";
+
+/// What a device hears that is in no list of members, and never was in the view of the drive.
+pub const FORGOTTEN: &str =
+    "the drive does not know this device any more: whoever admitted it was removed meanwhile";
 
 /// Devices named in one line.
 const NAMED_MAX: usize = 8;
@@ -446,7 +451,15 @@ impl Failure {
 
     /// This device is no member any more.
     pub fn removed() -> Self {
-        let what = "this device was removed from the drive";
+        Self::gone(Gone::Removed)
+    }
+
+    /// This device is no member any more, for that reason.
+    pub fn gone(how: Gone) -> Self {
+        let what = match how {
+            Gone::Removed => "this device was removed from the drive",
+            Gone::Forgotten => FORGOTTEN,
+        };
         let remedy = format!("`atelier export PATH DIR` copies what is here; {JOIN_AGAIN}");
         Self::new(Code::Refused, what, remedy)
     }
