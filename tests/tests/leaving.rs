@@ -85,6 +85,32 @@ fn a_device_removed_while_it_was_away_hears_of_it_and_leaves_what_it_did() -> Re
 }
 
 #[test]
+fn what_a_removed_device_can_never_publish_is_kept_and_no_promise_is_made() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?;
+    bob.join_drive_of(&ann)?;
+    fs::write(ann.path("f"), b"base")?;
+    agree(&[&ann, &bob])?;
+    let mut open = fs::OpenOptions::new().write(true).open(bob.path("f"))?;
+    open.write_all(b"BOB1")?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    bob.wait_notice(&["this device was removed"], BOUND)?;
+    drop(open);
+    for _ in 0..2 {
+        let ran = bob.try_cli(&["unmount"])?;
+        ended(&ran, 3, &["never published", "removed", "kept", "copy what you saved"])?;
+        ensure!(!ran.err.contains("tried again"), "{}", ran.err);
+        ensure!(bob.wait_end().is_err(), "the daemon ended as if nothing were");
+        bob.mount()?;
+        ensure!(fs::read(bob.path("f"))? == b"BOB1", "it is not there to be copied");
+    }
+    Ok(())
+}
+
+#[test]
 fn whoever_was_let_in_by_one_who_had_been_removed_is_told_that_it_is_no_member() -> Result<()> {
     needs!(Need::Root, Need::Fuse, Need::Program("ip"));
     let site = Site::new()?;

@@ -498,6 +498,18 @@ impl Failure {
         )
     }
 
+    /// The drive ended with something that can never be published: this device is no member any more.
+    pub fn left_for_good(mount: &Path) -> Self {
+        Self::new(
+            Code::NotInSync,
+            "unmounted, but something saved here was never published and cannot be any more: this device was removed; it is kept",
+            format!(
+                "mount the drive (`atelier mount {}`) and copy what you saved to a place outside it",
+                mount.display()
+            ),
+        )
+    }
+
     /// Nothing was restored, and nothing changed.
     pub fn not_restored(error: &crate::drive::RestoreError) -> Self {
         use crate::drive::RestoreError as Why;
