@@ -20,7 +20,7 @@ mod retain;
 mod split;
 
 pub use open::Opened;
-pub use quarantine::SetAside;
+pub use quarantine::{AsideCount, SET_ASIDE_MAX, SetAside};
 pub use retain::{Arrivals, Place, Reach, Retention};
 
 use std::collections::{BTreeSet, VecDeque};

@@ -54,8 +54,8 @@ pub use date::{Odd, OddClock};
 pub use error::{AppendError, CreateError, InviteError, OpenError, RefuseReason, StateError};
 pub use id::{DeviceId, DirId, DriveId, EntryId, VersionId};
 pub use journal::{
-    Arrivals, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place, Reach,
-    Received, Refusal, Retention, SetAside, SnapshotInfo, VerifyReport,
+    Arrivals, AsideCount, Authored, Counts, DriveInfo, GenesisSpec, Journal, Now, Opened, Place,
+    Reach, Received, Refusal, Retention, SET_ASIDE_MAX, SetAside, SnapshotInfo, VerifyReport,
 };
 pub use lock::{Checkout, CheckoutFate, LockPolicy};
 pub use member::{InviteInfo, Member};

@@ -34,7 +34,7 @@ use crate::launch::{Fresh, Launch};
 use crate::report::Failure;
 use crate::signals::Stop;
 use stopped::Marker;
-pub(crate) use stopped::RUNNING_NAME;
+pub(crate) use stopped::{Left, left_in};
 
 /// Threads that drive the network; hashing and disk run on blocking threads beside them.
 const NET_THREADS: usize = 2;
@@ -88,6 +88,7 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
     wait_for_end(&launch, &mounted);
     tracing::info!("unmounted; finishing");
     let sealed = finish(&drive, &fs);
+    let is_removed = drive.is_removed();
     drive.end_events();
     drop(server);
     if let Some(net) = drive.net() {
@@ -98,8 +99,15 @@ pub fn run(mut launch: Launch) -> Result<(), Failure> {
     drop(fs);
     runtime.shutdown_timeout(Duration::from_secs(5));
     drive.close().map_err(|e| Failure::of(&e))?;
-    sealed?;
-    marker.remove();
+    match sealed {
+        Ok(()) => marker.remove(),
+        Err(failure) => {
+            if is_removed {
+                marker.stay_for_good();
+            }
+            return Err(failure);
+        }
+    }
     Ok(())
 }
 

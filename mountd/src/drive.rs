@@ -46,6 +46,7 @@ pub use export::ExportError;
 pub use fetching::{FETCH_WAIT, Fetching};
 pub use members::{Against, TakeBack};
 pub use peers::Members;
+pub use publishing::Gone;
 pub use restoring::{RestoreError, SnapshotError, Which};
 
 /// Notices kept for `status`; older ones make room.
@@ -75,6 +76,8 @@ pub struct Drive {
     moments: past::Moments,
     /// Whether our role lets us write; looked up again whenever entries were applied.
     may_write: AtomicBool,
+    /// Whether this device has been a member by its own journal, now or before.
+    let_in: AtomicBool,
 }
 
 impl Drive {
@@ -105,6 +108,8 @@ impl Drive {
             through,
             moments: past::Moments::default(),
             may_write: AtomicBool::new(false),
+            // The file of whom it joined through goes when it is.
+            let_in: AtomicBool::new(through.is_none()),
         };
         drive.look_up_role();
         drive.load_checkouts();
@@ -146,8 +151,12 @@ impl Drive {
 
     /// Looks up what our role lets us do.
     fn look_up_role(&self) {
-        let writes = matches!(self.own_role(), Some(Role::Owner | Role::Editor));
+        let role = self.own_role();
+        let writes = matches!(role, Some(Role::Owner | Role::Editor));
         self.may_write.store(writes, Ordering::Relaxed);
+        if role.is_some() {
+            self.let_in.store(true, Ordering::Relaxed);
+        }
         self.look_up_company();
     }
 

@@ -315,6 +315,13 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_left_behind_ends_as_an_unmount_with_it_does() {
+        let failure = Failure::would_leave_behind(&vfs::SealError::Full);
+        assert_eq!(failure.exit(), Exit::NotInSync);
+        assert!(failure.cause.contains("the disk of the store is full"));
+    }
+
+    #[test]
     fn a_chain_names_each_cause_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("cannot open the pack")]

@@ -85,6 +85,69 @@ fn a_device_removed_while_it_was_away_hears_of_it_and_leaves_what_it_did() -> Re
 }
 
 #[test]
+fn what_a_removed_device_can_never_publish_is_kept_and_no_promise_is_made() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?;
+    bob.join_drive_of(&ann)?;
+    fs::write(ann.path("f"), b"base")?;
+    agree(&[&ann, &bob])?;
+    let mut open = fs::OpenOptions::new().write(true).open(bob.path("f"))?;
+    open.write_all(b"BOB1")?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    bob.wait_notice(&["this device was removed"], BOUND)?;
+    drop(open);
+    for _ in 0..2 {
+        let ran = bob.try_cli(&["unmount"])?;
+        ended(&ran, 3, &["never published", "removed", "kept", "copy what you saved"])?;
+        ensure!(!ran.err.contains("tried again"), "{}", ran.err);
+        ensure!(bob.wait_end().is_err(), "the daemon ended as if nothing were");
+        bob.mount()?;
+        ensure!(fs::read(bob.path("f"))? == b"BOB1", "it is not there to be copied");
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_was_let_in_by_one_who_had_been_removed_is_told_that_it_is_no_member() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let site = Site::new()?;
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
+    let mut dan = Device::on(&site, "Dan", &hosts[2])?;
+    ann.mount()?;
+    bob.join_drive_of(&ann)?;
+    ann.cli(&["members", "role", "Bob", "owner"])?;
+    agree(&[&ann, &bob])?;
+    net.cut(&hosts[0])?;
+    ann.wait_online(0)?;
+    bob.wait_online(0)?;
+    dan.join_drive_of(&bob)?;
+    fs::write(dan.path("dans"), b"a day's work")?;
+    agree(&[&bob, &dan])?;
+    ensure!(dan.notices()?.is_empty(), "{:?}", dan.notices()?);
+    ann.cli(&["members", "remove", "Bob"])?;
+    net.heal(&hosts[0])?;
+    bob.wait_notice(&["this device was removed"], BOUND)?;
+    let told = ["does not know this device any more", "was removed meanwhile", "export", "ticket"];
+    dan.wait_notice(&told, BOUND)?;
+    let status = dan.status()?;
+    ensure!(status["in_sync"] == false, "{status}");
+    ended(&dan.try_cli(&["sync", "--timeout", "1s"])?, 4, &["does not know this device"])?;
+    ensure!(fs::write(dan.path("later"), b"no").is_err(), "it writes on");
+    let dest = site.path().join("exported");
+    dan.cli(&["export", dest.to_str().context("a path")?])?;
+    dan.unmount()?;
+    dan.mount()?;
+    dan.wait_notice(&told, BOUND)?;
+    Ok(())
+}
+
+#[test]
 fn two_runs_of_one_data_directory_are_told_of_each_other() -> Result<()> {
     needs!(Need::Root, Need::Fuse, Need::Program("ip"));
     let site = Site::new()?;
@@ -149,4 +212,34 @@ fn what_a_reader_cannot_publish_stands_in_no_questions_way_and_is_said_at_the_en
     agree(&[&ann, &bob])?;
     ensure!(bob.status()?["drafts"] == Value::from(0));
     bob.unmount()
+}
+
+#[test]
+fn who_leaves_or_becomes_a_reader_by_its_own_word_leaves_no_save_behind() -> Result<()> {
+    needs!(Need::Fuse);
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?;
+    bob.join_drive_of(&ann)?;
+    let mut cat = Device::local(&site, "Cat")?;
+    cat.join_drive_of(&ann)?;
+    ann.cli(&["members", "role", "Bob", "owner"])?;
+    ann.cli(&["members", "role", "Cat", "owner"])?;
+    agree(&[&ann, &bob, &cat])?;
+    for (device, leave) in [
+        (&bob, &["members", "role", "Bob", "reader"] as &[&str]),
+        (&cat, &["members", "remove", "Cat"]),
+    ] {
+        let (open, shut) = (format!("{}s open", device.name()), format!("{}s", device.name()));
+        let mut still = fs::File::create(device.path(&open))?;
+        still.write_all(b"as far as it is")?;
+        fs::write(device.path(&shut), b"saved")?;
+        device.cli(leave)?;
+        ensure!(device.status()?["drafts"] == 0, "{}", device.status()?);
+        ann.wait_bytes(&shut, b"saved")?;
+        ann.wait_bytes(&open, b"as far as it is")?;
+        ensure!(ann.notices()?.iter().all(|n| !n.contains("take-back")), "{:?}", ann.notices()?);
+    }
+    Ok(())
 }

@@ -137,6 +137,57 @@ fn work_of_one_who_was_made_a_reader_meanwhile_is_told_of_and_can_be_taken_back(
 }
 
 #[test]
+fn of_two_devices_of_one_name_that_is_taken_back_of_which_something_is_aside() -> Result<()> {
+    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
+    let (site, elsewhere) = (Site::new()?, Site::new()?);
+    let net = Net::new()?;
+    let hosts = [net.host()?, net.host()?, net.host()?];
+    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
+    let mut before = Device::on(&site, "Bob", &hosts[1])?;
+    let mut after = Device::on(&elsewhere, "Bob", &hosts[2])?;
+    let id = |device: &Device| -> Result<String> {
+        Ok(device.status()?["device"]["id"].as_str().context("no id")?.to_owned())
+    };
+    ann.mount()?;
+    before.join_drive_of(&ann)?;
+    agree(&[&ann, &before])?;
+    let first = id(&before)?;
+    net.cut(&hosts[1])?;
+    ann.wait_online(0)?;
+    before.wait_online(0)?;
+    fs::write(before.path("one"), b"of the one")?;
+    before.cli(&["sync", "--timeout", "1s"])?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    net.heal(&hosts[1])?;
+    ann.wait_notice(&["Bob was removed", "1 change"], BOUND)?;
+    before.unmount()?;
+    after.join_drive_of(&ann)?;
+    agree(&[&ann, &after])?;
+    let second = id(&after)?;
+    net.cut(&hosts[2])?;
+    ann.wait_online(0)?;
+    after.wait_online(0)?;
+    fs::write(after.path("other"), b"of the other")?;
+    after.cli(&["sync", "--timeout", "1s"])?;
+    ann.cli(&["members", "role", "Bob", "reader"])?;
+    net.heal(&hosts[2])?;
+    agree(&[&ann, &after])?;
+    ann.wait_notice(&["what Bob wrote", "made a reader", "1 change"], BOUND)?;
+    let both = ann.try_cli(&["members", "take-back", "Bob"])?;
+    ensure!(
+        both.code == 1 && both.err.contains(&first) && both.err.contains(&second),
+        "{}",
+        both.err
+    );
+    ann.cli(&["members", "take-back", &first])?;
+    ann.wait_bytes("one", b"of the one")?;
+    // The removed one has nothing aside any more.
+    let done = ann.cli(&["members", "take-back", "Bob"])?;
+    ensure!(done.contains("other"), "{done}");
+    ann.wait_bytes("other", b"of the other")
+}
+
+#[test]
 fn no_owner_is_locked_out_and_no_drive_left_without_one() -> Result<()> {
     needs!(Need::Fuse);
     let site = Site::new()?;
@@ -346,6 +397,40 @@ fn a_wrong_clock_is_named_and_so_are_the_dates_it_made() -> Result<()> {
     ensure!(ann.history("anns")?[0]["odd"].is_null());
     let told = ann.try_raw(&["history", ann.path("bobs").to_str().context("a path")?])?;
     ensure!(told.out.contains("years ahead"), "{}", told.out);
+    Ok(())
+}
+
+#[test]
+fn owners_hear_of_a_removed_device_whose_work_is_dated_ahead_and_drags_all_along() -> Result<()> {
+    needs!(Need::Fuse, Need::Program("cc"));
+    let site = Site::new()?;
+    let mut ann = Device::local(&site, "Ann")?;
+    ann.mount()?;
+    let mut bob = Device::local(&site, "Bob")?.clock(Offset::AheadDays(3_650));
+    let mut cat = Device::local(&site, "Cat")?;
+    cat.join_drive_of(&ann)?;
+    bob.join_drive_of(&ann)?;
+    agree(&[&ann, &bob, &cat])?;
+    for device in [&mut bob, &mut cat, &mut ann] {
+        device.unmount()?;
+    }
+    // Alone after a start it believes its own clock.
+    bob.mount()?;
+    fs::write(bob.path("bobs"), b"dated ten years ahead")?;
+    bob.cli(&["sync", "--timeout", "1s"])?;
+    bob.unmount()?;
+    ann.mount()?;
+    cat.mount()?;
+    ann.cli(&["members", "remove", "Bob"])?;
+    agree(&[&ann, &cat])?;
+    bob.mount()?;
+    ann.wait_notice(&["Bob, which was removed, dated its work", "years ahead of now"], BOUND)?;
+    ensure!(cat.notices()?.iter().all(|n| !n.contains("dated its work")), "only owners can act");
+    // It is true: what follows is dated ahead.
+    fs::write(ann.path("anns"), b"dated by what was seen")?;
+    agree(&[&ann, &cat])?;
+    let odd = ann.history("anns")?[0]["odd"].clone();
+    ensure!(odd.as_str().is_some(), "{odd}");
     Ok(())
 }
 

@@ -6,7 +6,8 @@
 //! - taking back changes nothing about what counts already, and leaves the device as it is, removed or a reader: what
 //!   arrives of it later is kept aside as before;
 //! - only what is known here is taken back, and with an editor's rights: nobody becomes an owner by it;
-//! - what is looked at costs what is kept aside, not how much the device ever wrote.
+//! - what is looked at costs what is kept aside, not how much the device ever wrote, and is bounded: newest first in each
+//!   chain, so the oldest is what is left out. Taking back lets all of it count.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,9 @@ use crate::member::{MemberState, Members};
 use crate::op::{Op, Role, Value};
 use crate::records::{EntryRec, load_entry, load_version};
 
-/// Most entries of one device looked at; beyond them the oldest are not told of one by one.
+/// Most versions of one device that are named; beyond them the oldest are left out.
+pub const SET_ASIDE_MAX: usize = 10_000;
+/// Most entries looked at in each stretch of a chain.
 const LOOKED_AT_MAX: usize = 65_536;
 
 /// One version that does not count because its author was removed or made a reader.
@@ -35,12 +38,27 @@ pub struct SetAside {
     pub saved_at_ms: u64,
 }
 
+/// How much of a device's work does not count for that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AsideCount {
+    /// The versions that were counted.
+    pub count: usize,
+    /// Whether there are more.
+    pub more: bool,
+    /// The earliest date of those that were counted, by their author's wall clock; the end of time when none was.
+    pub since_ms: u64,
+}
+
 /// A device's chains: the last entries that count, what was kept aside after them, what follows that.
 #[derive(Default)]
 struct Parts {
     counts: Vec<EntryId>,
-    /// Newest first within a chain.
+    /// Newest first within a chain, as far as there was room; of each chain with something aside the last.
     aside: Vec<(EntryId, EntryRec)>,
+    /// How many more operations are looked at.
+    room: usize,
+    /// Whether something was left out for want of room.
+    more: bool,
     /// The last entries up to which something is aside, or counts.
     ends: Vec<EntryId>,
     tips: Vec<EntryId>,
@@ -51,25 +69,41 @@ struct Parts {
 }
 
 impl Journal {
-    /// What `device` wrote that does not count because it was removed or made a reader, oldest first. Of chains in which
-    /// that happened several times, the last.
+    /// What `device` wrote that does not count because it was removed or made a reader, oldest first, at most the last
+    /// [`SET_ASIDE_MAX`]. Of chains in which that happened several times, the last time.
     pub fn set_aside(&self, device: DeviceId) -> Result<Vec<SetAside>, StateError> {
         self.look(|kv| {
-            let Some(parts) = parts_of(kv, &device)? else { return Ok(Vec::new()) };
-            let mut aside = parts.aside;
-            aside.sort_by_key(|(id, rec)| rec.order(*id));
             let mut out = Vec::new();
-            for (entry, rec) in aside {
-                for index in 0..rec.ops {
-                    let version = VersionId::new(entry, index);
-                    let Some(found) = load_version(kv, &version)? else { continue };
-                    let value = found.value();
-                    let Some(register) = found.register else { continue };
-                    let saved_at_ms = found.saved_at_ms;
-                    out.push(SetAside { version, register, value, saved_at_ms });
-                }
-            }
+            let Some(parts) = parts_of(kv, &device, SET_ASIDE_MAX)? else { return Ok(out) };
+            each_aside(kv, parts.aside, &mut |found| {
+                out.push(found);
+                out.len() < SET_ASIDE_MAX
+            })?;
+            out.reverse();
             Ok(out)
+        })
+    }
+
+    /// How much that is, counted up to `at_most`; none when nothing is set aside.
+    pub fn set_aside_count(
+        &self,
+        device: DeviceId,
+        at_most: usize,
+    ) -> Result<Option<AsideCount>, StateError> {
+        self.look(|kv| {
+            let room = at_most.saturating_add(1);
+            let Some(parts) = parts_of(kv, &device, room)? else { return Ok(None) };
+            let (mut count, mut more, mut since_ms) = (0, parts.more, u64::MAX);
+            each_aside(kv, parts.aside, &mut |found| {
+                let fits = count < at_most;
+                if fits {
+                    count += 1;
+                    since_ms = since_ms.min(found.saved_at_ms);
+                }
+                more |= !fits;
+                fits
+            })?;
+            Ok((count > 0 || more).then_some(AsideCount { count, more, since_ms }))
         })
     }
 
@@ -78,7 +112,8 @@ impl Journal {
     pub fn take_back(&self, device: DeviceId) -> Result<Vec<Op>, StateError> {
         self.look(|kv| {
             let members = Members::load(kv)?;
-            let (Some(member), Some(parts)) = (members.get(&device), parts_of(kv, &device)?) else {
+            let (Some(member), Some(parts)) = (members.get(&device), parts_of(kv, &device, 1)?)
+            else {
                 return Ok(Vec::new());
             };
             if parts.aside.is_empty() {
@@ -115,6 +150,28 @@ impl Journal {
     }
 }
 
+/// Gives `take` the versions of these entries, newest first, until it wants no more.
+fn each_aside(
+    kv: &dyn KvRead,
+    mut aside: Vec<(EntryId, EntryRec)>,
+    take: &mut dyn FnMut(SetAside) -> bool,
+) -> Result<(), StateError> {
+    aside.sort_by_key(|(id, rec)| rec.order(*id));
+    for (entry, rec) in aside.into_iter().rev() {
+        for index in (0..rec.ops).rev() {
+            let version = VersionId::new(entry, index);
+            let Some(found) = load_version(kv, &version)? else { continue };
+            let value = found.value();
+            let Some(register) = found.register else { continue };
+            let saved_at_ms = found.saved_at_ms;
+            if !take(SetAside { version, register, value, saved_at_ms }) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The last role of `member` that let it write.
 fn writing(member: &MemberState) -> Option<Role> {
     let all = member.changes.iter().rev().filter_map(|change| change.role);
@@ -126,8 +183,8 @@ fn is_aside(rec: &EntryRec) -> bool {
     rec.standing.is_none() || (rec.standing == Some(Role::Reader) && rec.is_beyond())
 }
 
-/// The chains of `device`, when it was ever removed or given another role.
-fn parts_of(kv: &dyn KvRead, device: &DeviceId) -> Result<Option<Parts>, StateError> {
+/// The chains of `device`, when it was ever removed or given another role; about `room` operations of what is aside.
+fn parts_of(kv: &dyn KvRead, device: &DeviceId, room: usize) -> Result<Option<Parts>, StateError> {
     let members = Members::load(kv)?;
     let Some(member) = members.get(device).filter(|m| !m.changes.is_empty()) else {
         return Ok(None);
@@ -136,7 +193,7 @@ fn parts_of(kv: &dyn KvRead, device: &DeviceId) -> Result<Option<Parts>, StateEr
     if member.role().is_some() && writing(member).is_none() {
         return Ok(None);
     }
-    let (mut parts, mut above) = (Parts::default(), BTreeSet::new());
+    let (mut parts, mut above) = (Parts { room, ..Parts::default() }, BTreeSet::new());
     for lane in lanes_of(kv, device)? {
         add_lane(kv, lane, member, &mut parts, &mut above)?;
     }
@@ -186,12 +243,19 @@ fn add_lane(
                 break;
             }
             None => {
-                for pos in (from..to).rev() {
+                for pos in (from..to).rev().take(LOOKED_AT_MAX) {
                     let Some(id) = entry_at(kv, lane, pos)? else { break };
                     let Some(entry) = load_entry(kv, &id)? else { break };
-                    if is_aside(&entry) && aside.len() < LOOKED_AT_MAX {
-                        aside.push((id, entry));
+                    if !is_aside(&entry) {
+                        continue;
                     }
+                    if parts.room == 0 && !aside.is_empty() {
+                        parts.more = true;
+                        break;
+                    }
+                    // An entry without operations has its price, too.
+                    parts.room = parts.room.saturating_sub(entry.ops.max(1) as usize);
+                    aside.push((id, entry));
                 }
                 // What follows a stretch with something aside begins after the whole of it.
                 if end.is_none() && !aside.is_empty() {

@@ -3,11 +3,11 @@
 use journal::error::InviteError;
 use journal::member::admit_proof;
 use journal::op::Named;
-use journal::{AppendError, DirId, EntryId, Journal, Op, RefuseReason, Role};
+use journal::{AppendError, DirId, EntryId, Journal, Op, RefuseReason, Role, SET_ASIDE_MAX};
 
 use crate::forge::{
-    Forge, INVITE_SECRET, admit, feed, file, invite_key, journal_of, name, names, now, put, put_in,
-    signer_of, v,
+    Forge, INVITE_SECRET, admit, feed, file, gone, invite_key, journal_of, name, names, now, put,
+    put_in, signer_of, v,
 };
 
 const ROOT: DirId = DirId::ROOT;
@@ -79,6 +79,48 @@ fn a_removed_device_is_told_everything_up_to_its_removal_and_nothing_after_it() 
     let c = signer_of('C').device();
     assert_eq!(journal.farewell_frontier(c), None);
     assert!(journal.farewell_lacking(c, &frontier, usize::MAX).is_empty());
+}
+
+#[test]
+fn what_is_set_aside_is_counted_and_named_within_bounds_the_newest_first() {
+    let mut f = Forge::new();
+    let before = f.e('B', 1, vec![put("before", "b", &[])], &[]);
+    for at in [20, 30, 40] {
+        let puts = ["x", "y"].map(|name| put(&format!("{name}{at}"), "b", &[]));
+        f.e('B', at, puts.to_vec(), &[]);
+    }
+    f.e('A', 2, vec![remove('B', &[before.id()])], &[&before]);
+    let journal = f.journal();
+    let b = signer_of('B').device();
+    let counted = |at_most| {
+        let aside = journal.set_aside_count(b, at_most).unwrap().unwrap();
+        (aside.count, aside.more, aside.since_ms)
+    };
+    assert_eq!(counted(100), (6, false, 30));
+    assert_eq!(counted(6), (6, false, 30));
+    assert_eq!(counted(5), (5, true, 30));
+    assert_eq!(counted(2), (2, true, 50));
+    assert_eq!(counted(1), (1, true, 50));
+    assert_eq!(journal.set_aside_count(signer_of('C').device(), 1).unwrap(), None);
+    assert_eq!(journal.set_aside(b).unwrap().len(), 6);
+
+    let mut last = before;
+    for entry in 0..3 {
+        let name = |i: u64| format!("{:05}", entry * 4_000 + i);
+        let ops = (0..4_000).map(|i| gone(&name(i), &[])).collect();
+        last = f.e('B', 50 + entry, ops, &[]);
+    }
+    let journal = f.journal();
+    let aside = journal.set_aside_count(b, SET_ASIDE_MAX).unwrap().unwrap();
+    assert_eq!((aside.count, aside.more), (SET_ASIDE_MAX, true));
+    let named = journal.set_aside(b).unwrap();
+    assert_eq!(named.len(), SET_ASIDE_MAX);
+    assert_eq!(named.first().unwrap().register.name.as_str(), "02000");
+    assert_eq!(named.last().unwrap().register.name.as_str(), "11999");
+    // All of it is taken back.
+    let ops = journal.take_back(b).unwrap();
+    f.e('A', 60, ops, &[&last]);
+    assert_eq!(f.journal().set_aside_count(b, 1).unwrap(), None);
 }
 
 #[test]

@@ -61,7 +61,14 @@ pub(crate) fn run(data: &DataDir, args: &MembersArgs) -> Result<Exit, Failure> {
         (Response::Members(members), true) => output::json(&members)?,
         (Response::Members(members), false) => output::print(&table(&members))?,
         (Response::Aside(rows), true) => output::json(&rows)?,
-        (Response::Aside(rows), false) => output::print(&aside(&rows))?,
+        (Response::Aside(rows), false) => {
+            output::print(&aside(&rows))?;
+            if rows.len() >= journal::SET_ASIDE_MAX {
+                output::note(
+                    "these are the newest; what is older is not listed, and goes with them",
+                );
+            }
+        }
         (Response::Done, true) => output::json(&serde_json::json!({}))?,
         (Response::Done, false) => output::line(&done)?,
         _ => return Err(astray()),

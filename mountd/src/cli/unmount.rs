@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::output;
-use crate::daemon::RUNNING_NAME;
+use crate::daemon::{Left, left_in};
 use crate::ipc::client::ConnectError;
 use crate::ipc::{Client, Request};
 use crate::mountpoint;
@@ -43,9 +43,10 @@ pub(crate) fn run(data: &DataDir, args: &UnmountArgs) -> Result<Exit, Failure> {
     match asked {
         Ok(()) => {
             if wait_until_gone(&dir, GO_MAX) {
-                return match dir.join(RUNNING_NAME).exists() {
-                    true => Err(Failure::left_unpublished(&dir.join(store::LOG_NAME))),
-                    false => Ok(Exit::Ok),
+                return match left_in(&dir) {
+                    Left::Nothing => Ok(Exit::Ok),
+                    Left::ForNow => Err(Failure::left_unpublished(&dir.join(store::LOG_NAME))),
+                    Left::ForGood => Err(Failure::left_for_good(&drive.mount)),
                 };
             }
             Err(Failure::no_answer(format!("it did not end in {} s", GO_MAX.as_secs())))

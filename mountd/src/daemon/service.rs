@@ -5,7 +5,8 @@
 //! Invariants:
 //! - questions about history and conflicts are answered after the drafts were sealed, so that they
 //!   cover every save the asker has finished;
-//! - what changes the drive's members or its policy is refused unless this device is an owner.
+//! - what changes the drive's members or its policy is refused unless this device is an owner;
+//! - a device that removes itself or makes itself a reader has published everything before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,10 @@ impl DriveService {
         }
     }
 
+    fn must_belong(&self) -> Result<(), Failure> {
+        self.drive.gone().map_or(Ok(()), |how| Err(Failure::gone(how)))
+    }
+
     fn must_write(&self) -> Result<(), Failure> {
         use journal::op::Role;
         match self.drive.own_role() {
@@ -75,6 +80,14 @@ impl DriveService {
         as_far_as_allowed(self.drive.seal_saves())
     }
 
+    /// What this device saved before it gives up its own right to write could never be published after that.
+    fn seal_to_leave(&self, device: journal::DeviceId) -> Result<(), Failure> {
+        if device != self.drive.device() {
+            return Ok(());
+        }
+        self.drive.seal_drafts().map_err(|e| Failure::would_leave_behind(&e))
+    }
+
     fn invite(&self, role: Role, expires_s: u64, uses: u32) -> Result<Response, Failure> {
         self.must_own()?;
         if expires_s == 0 || expires_s > EXPIRES_MAX_S || uses == 0 {
@@ -86,16 +99,12 @@ impl DriveService {
     }
 
     fn sync(&self, timeout_ms: u64) -> Result<Response, Failure> {
-        if self.drive.is_removed() {
-            return Err(Failure::removed());
-        }
+        self.must_belong()?;
         self.seal()?;
         self.drive.settle_locks();
         let wait = Duration::from_millis(timeout_ms).min(SYNC_MAX);
         let synced = self.drive.sync_with_all(wait);
-        if self.drive.is_removed() {
-            return Err(Failure::removed());
-        }
+        self.must_belong()?;
         let status = self.drive.status();
         let names = synced.behind.iter().map(|d| self.drive.device_name(*d)).collect();
         Ok(Response::Synced(SyncReport {
@@ -125,8 +134,7 @@ impl DriveService {
 
     fn take_back(&self, text: &str, dry_run: bool) -> Result<Response, Failure> {
         self.must_own()?;
-        let found = self.drive.set_aside_named(text);
-        let device = found.ok_or_else(|| Failure::no_such_removed_member(text))?;
+        let device = self.drive.set_aside_named(text)?;
         let how = if dry_run { TakeBack::Told } else { TakeBack::Now };
         self.drive.take_back(device, how).map(Response::Aside)
     }
@@ -196,6 +204,7 @@ impl Service for DriveService {
                 self.must_own()?;
                 let device = self.member(&device)?;
                 self.may_demote(device)?;
+                self.seal_to_leave(device)?;
                 self.author(Op::Remove { device, frontier: drive.tips() })
             }
             Request::MemberTakeBack { device, dry_run } => self.take_back(&device, dry_run),
@@ -212,6 +221,9 @@ impl Service for DriveService {
                 let device = self.member(&device)?;
                 if role != Role::Owner {
                     self.may_demote(device)?;
+                }
+                if role == Role::Reader {
+                    self.seal_to_leave(device)?;
                 }
                 let role = role_op(role);
                 self.author(Op::SetRole { device, role, frontier: drive.tips() })

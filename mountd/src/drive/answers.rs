@@ -5,7 +5,7 @@
 //! Invariants: an answer is a snapshot of one moment; nothing here changes the drive.
 
 use journal::view::{HistoryStanding, ViewKind, ViewNode};
-use journal::{DeviceId, Register, StateError, Value};
+use journal::{DeviceId, Member, Register, StateError, Value};
 
 use super::Drive;
 use super::noticing::reason;
@@ -14,6 +14,7 @@ use crate::ipc::{
     ConflictCopy, ConflictReport, DeviceRow, DriveRow, HistoryReport, HistoryRow, MemberRow, Role,
     SnapshotRow, StatusReport, rfc3339,
 };
+use crate::report::Failure;
 
 fn role_row(role: journal::op::Role) -> Role {
     match role {
@@ -30,13 +31,10 @@ fn join(dir: &str, name: &str) -> String {
 /// Entries looked at for [`StatusReport::to_send_bytes`] while nobody is there, count.
 const UNSENT_MAX: usize = 4_096;
 
-/// Which members are meant.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    /// Those who belong to the drive.
-    Today,
-    /// Those who were removed.
-    Before,
+/// Whether `text` names `member`: its id, the beginning of it (8 characters or more), or its name.
+fn is_named(member: &Member, text: &str) -> bool {
+    let id = member.device.to_string();
+    id == text || member.name == text || (text.len() >= 8 && id.starts_with(text))
 }
 
 impl Drive {
@@ -148,29 +146,34 @@ impl Drive {
 
     /// The member `text` names: its id, the beginning of it (8 characters or more), or its name.
     pub fn member_named(&self, text: &str) -> Option<DeviceId> {
-        self.device_named(text, Of::Today)
-    }
-
-    /// The device `text` names, likewise, whose work may be kept aside: a removed one, else one of which something is.
-    pub fn set_aside_named(&self, text: &str) -> Option<DeviceId> {
-        let before = self.device_named(text, Of::Before);
-        before.or_else(|| {
-            let device = self.device_named(text, Of::Today)?;
-            let is_reader = self.journal.member(device)?.role == journal::op::Role::Reader;
-            let has = || self.journal.set_aside(device).is_ok_and(|aside| !aside.is_empty());
-            (is_reader || has()).then_some(device)
-        })
-    }
-
-    fn device_named(&self, text: &str, of: Of) -> Option<DeviceId> {
         let members = self.journal.members();
-        let mut found = members.iter().filter(|m| {
-            let id = m.device.to_string();
-            m.removed == (of == Of::Before)
-                && (id == text || m.name == text || (text.len() >= 8 && id.starts_with(text)))
-        });
+        let mut found = members.iter().filter(|m| !m.removed && is_named(m, text));
         let first = found.next()?;
         found.next().is_none().then_some(first.device)
+    }
+
+    /// The device `text` names, likewise, of which something is kept aside; where nothing is, one that was removed or
+    /// may only read.
+    pub fn set_aside_named(&self, text: &str) -> Result<DeviceId, Failure> {
+        let mut named = self.journal.members();
+        named.retain(|m| is_named(m, text));
+        let mut with: Vec<DeviceId> = Vec::new();
+        for member in &named {
+            let aside = self.journal.set_aside_count(member.device, 1);
+            if aside.map_err(|e| Failure::of(&e))?.is_some() {
+                with.push(member.device);
+            }
+        }
+        match with.as_slice() {
+            [one] => Ok(*one),
+            [] => {
+                let mut lesser =
+                    named.iter().filter(|m| m.removed || m.role == journal::op::Role::Reader);
+                let none = || Failure::no_such_removed_member(text);
+                lesser.next().map(|m| m.device).ok_or_else(none)
+            }
+            several => Err(Failure::several_set_aside(text, several)),
+        }
     }
 
     /// The name a device was admitted under, or its id.

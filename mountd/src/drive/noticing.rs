@@ -5,12 +5,14 @@
 //! Invariants: worked out anew for each `status`, so that what is over is told no more; what only an owner can do
 //! something about is told to owners.
 
-use journal::op::Role;
-use journal::{DeviceId, EntryId, Member, Odd, OddClock};
+use std::collections::BTreeSet;
 
-use super::Drive;
+use journal::op::Role;
+use journal::{AsideCount, DeviceId, EntryId, Member, Odd, OddClock};
+
+use super::{Drive, Gone};
 use crate::ipc::{Notice, rfc3339};
-use crate::report::causes::JOIN_AGAIN;
+use crate::report::causes::{FORGOTTEN, JOIN_AGAIN};
 
 /// A span of time for people, in its largest unit.
 fn span(ms: u64) -> String {
@@ -25,8 +27,16 @@ fn span(ms: u64) -> String {
         .map_or_else(|| format!("{} s", ms / 1_000), |(unit, name)| format!("{} {name}", ms / unit))
 }
 
-fn changes(count: usize) -> String {
-    if count == 1 { "1 change".to_owned() } else { format!("{count} changes") }
+/// Most changes of one device that are counted each time somebody asks.
+const COUNTED_MAX: usize = journal::SET_ASIDE_MAX;
+
+fn changes(aside: &AsideCount) -> String {
+    match (aside.count, aside.more) {
+        (1, false) => "1 change".to_owned(),
+        (0, true) => "changes".to_owned(),
+        (count, false) => format!("{count} changes"),
+        (count, true) => format!("more than {count} changes"),
+    }
 }
 
 /// Why a date is odd.
@@ -52,14 +62,7 @@ impl Drive {
     pub(super) fn member_notices(&self) -> Vec<Notice> {
         let members = self.journal.members();
         let mut out = Vec::new();
-        if self.is_removed() {
-            out.push(Notice {
-                what: "this device was removed from the drive: what others write no longer comes"
-                    .into(),
-                since: rfc3339(self.clock.wall_ms()),
-                remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
-            });
-        }
+        out.extend(self.gone().map(|how| self.gone_notice(how)));
         out.extend(self.own_aside_notice());
         let is_owner = self.own_role() == Some(Role::Owner);
         for member in &members {
@@ -68,8 +71,48 @@ impl Drive {
                 out.extend(self.owner_notices(member));
             }
         }
-        out.extend(self.clock_notices());
+        if is_owner {
+            out.extend(self.strangers_notice(&members));
+        }
+        out.extend(self.clock_notices(is_owner));
         out
+    }
+
+    fn gone_notice(&self, how: Gone) -> Notice {
+        let what = match how {
+            Gone::Removed => {
+                "this device was removed from the drive: what others write no longer comes"
+                    .to_owned()
+            }
+            Gone::Forgotten => {
+                format!(
+                    "{FORGOTTEN}; what it wrote counts nowhere, and what others write no longer comes"
+                )
+            }
+        };
+        Notice {
+            what,
+            since: rfc3339(self.clock.wall_ms()),
+            remedy: format!("what is here stays here (`atelier export`); {JOIN_AGAIN}"),
+        }
+    }
+
+    /// Devices with entries here that are no members and were not removed: somebody let them in who had been removed.
+    fn strangers_notice(&self, members: &[Member]) -> Option<Notice> {
+        let mut strangers: BTreeSet<DeviceId> =
+            self.journal.frontier().tips.into_iter().map(|tip| tip.device).collect();
+        for known in members.iter().map(|m| m.device).chain(self.journal.members_behind_gaps()) {
+            strangers.remove(&known);
+        }
+        let (first, others) = (strangers.first()?, strangers.len() - 1);
+        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        Some(Notice {
+            what: format!(
+                "device {first}{more} was let in by somebody who had been removed meanwhile: what it wrote does not count"
+            ),
+            since: rfc3339(self.clock.wall_ms()),
+            remedy: "if you know it, invite it again (`atelier invite PATH`): it joins as a new device and brings its files; `atelier history FILE` names versions of it that are here".into(),
+        })
     }
 
     /// When an entry was written, by its author's clock.
@@ -111,13 +154,11 @@ impl Drive {
                 let what = match removed {
                     true => format!(
                         "{} was removed; what the removal had not seen is kept aside: {}",
-                        member.name,
-                        changes(count)
+                        member.name, count
                     ),
                     false => format!(
                         "what {} wrote before it heard that it was made a reader is kept aside: {}",
-                        member.name,
-                        changes(count)
+                        member.name, count
                     ),
                 };
                 let remedy = format!(
@@ -136,14 +177,14 @@ impl Drive {
         out
     }
 
-    /// How much of a device's work is kept aside, and since when, if any.
-    fn aside(&self, device: DeviceId) -> Option<(usize, String)> {
-        let aside = self.journal.set_aside(device).unwrap_or_else(|error| {
+    /// How much of a device's work is kept aside, in words, and since when, if any.
+    fn aside(&self, device: DeviceId) -> Option<(String, String)> {
+        let found = self.journal.set_aside_count(device, COUNTED_MAX);
+        let aside = found.unwrap_or_else(|error| {
             tracing::error!(%error, "what is kept aside cannot be read");
-            Vec::new()
-        });
-        let since = aside.iter().map(|a| a.saved_at_ms).min()?;
-        Some((aside.len(), rfc3339(since)))
+            None
+        })?;
+        Some((changes(&aside), rfc3339(aside.since_ms.min(self.clock.wall_ms()))))
     }
 
     /// Whose own work is gone from its mount must hear where it is.
@@ -157,7 +198,7 @@ impl Drive {
         Some(Notice {
             what: format!(
                 "what this device wrote before others heard of it does not count, it had been {why}: {}",
-                changes(count)
+                count
             ),
             since,
             remedy: format!(
@@ -167,7 +208,8 @@ impl Drive {
         })
     }
 
-    fn clock_notices(&self) -> Vec<Notice> {
+    /// Of devices that are no members owners hear what is dated ahead of now: all that follows is dated so, too.
+    fn clock_notices(&self, is_owner: bool) -> Vec<Notice> {
         let own = self.signer.device();
         let mut out = Vec::new();
         let others_ahead_ms = self.journal.others_ahead_ms();
@@ -197,7 +239,7 @@ impl Drive {
                 continue;
             }
             let is_member = self.journal.member(clock.device).is_some_and(|m| !m.removed);
-            if is_member {
+            if is_member || (is_future && is_owner) {
                 out.push(self.clock_notice(&clock, others_ahead_ms.is_some()));
             }
         }
@@ -206,7 +248,12 @@ impl Drive {
 
     /// `sure`: other clocks have been seen since the start, so that it is known whose is wrong.
     fn clock_notice(&self, clock: &OddClock, sure: bool) -> Notice {
-        let name = self.device_name(clock.device);
+        let member = self.journal.member(clock.device);
+        let name = match &member {
+            Some(member) if member.removed => format!("{}, which was removed,", member.name),
+            Some(member) => member.name.clone(),
+            None => format!("{}, which is no member,", clock.device),
+        };
         let (what, remedy) = match clock.odd {
             Odd::Future { by_ms } => (
                 format!(
@@ -244,6 +291,16 @@ mod tests {
         assert_eq!(span(86_400_000), "24 hours");
         assert_eq!(span(11 * 60_000), "11 minutes");
         assert_eq!(span(90_000), "90 s");
+    }
+
+    #[test]
+    fn changes_beyond_what_is_counted_are_said_to_be_more() {
+        let of = |count, more| changes(&AsideCount { count, more, since_ms: 0 });
+        assert_eq!(of(1, false), "1 change");
+        assert_eq!(of(2, false), "2 changes");
+        assert_eq!(of(1, true), "more than 1 changes");
+        assert_eq!(of(10_000, true), "more than 10000 changes");
+        assert_eq!(of(0, true), "changes");
     }
 
     #[test]

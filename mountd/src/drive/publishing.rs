@@ -11,10 +11,19 @@
 use std::sync::atomic::Ordering;
 
 use journal::op::{Op, Role};
-use journal::{AppendError, VersionId};
+use journal::{AppendError, DeviceId, VersionId};
 use vfs::{SealError, Submit};
 
 use super::Drive;
+
+/// How a device that was let in once is no member any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// It was removed.
+    Removed,
+    /// Whoever let it in had no right to, as the others know the drive: it was removed at that time.
+    Forgotten,
+}
 
 impl Submit for Drive {
     fn may_write(&self) -> bool {
@@ -49,9 +58,30 @@ impl Submit for Drive {
 }
 
 impl Drive {
-    /// Whether this device was removed from the drive, and knows.
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.signer.device()
+    }
+
+    /// Whether this device is no member any more, and knows.
     pub fn is_removed(&self) -> bool {
-        self.journal.member(self.signer.device()).is_some_and(|m| m.removed)
+        self.gone().is_some()
+    }
+
+    /// How this device, which was let in once, is no member any more.
+    pub fn gone(&self) -> Option<Gone> {
+        match self.journal.member(self.signer.device()) {
+            Some(member) => member.removed.then_some(Gone::Removed),
+            // Damaged entries may hold the admission.
+            None if !self.journal.members_behind_gaps().is_empty() => None,
+            None => self.was_let_in().then_some(Gone::Forgotten),
+        }
+    }
+
+    fn was_let_in(&self) -> bool {
+        let own = self.signer.device();
+        self.let_in.load(Ordering::Relaxed)
+            || self.journal.frontier().tips.iter().any(|tip| tip.device == own)
     }
 
     /// This device's role in the drive, or none when it is not (or no longer) a member.

@@ -7,9 +7,17 @@ use std::io;
 use std::path::Path;
 
 use super::{Code, Failure, chain};
+use crate::drive::Gone;
 
 /// How a removed device comes back. Its old store stays what it is: a device is removed for good.
 pub const JOIN_AGAIN: &str = "to come back, ask an owner for a ticket and join as a new device, in another data directory (`atelier --data-dir DIR join TICKET PATH`)";
+
+/// What a device hears that is in no list of members, and never was in the view of the drive.
+pub const FORGOTTEN: &str =
+    "the drive does not know this device any more: whoever admitted it was removed meanwhile";
+
+/// Devices named in one line.
+const NAMED_MAX: usize = 8;
 
 impl Failure {
     /// Something nobody foresaw.
@@ -443,7 +451,15 @@ impl Failure {
 
     /// This device is no member any more.
     pub fn removed() -> Self {
-        let what = "this device was removed from the drive";
+        Self::gone(Gone::Removed)
+    }
+
+    /// This device is no member any more, for that reason.
+    pub fn gone(how: Gone) -> Self {
+        let what = match how {
+            Gone::Removed => "this device was removed from the drive",
+            Gone::Forgotten => FORGOTTEN,
+        };
         let remedy = format!("`atelier export PATH DIR` copies what is here; {JOIN_AGAIN}");
         Self::new(Code::Refused, what, remedy)
     }
@@ -461,12 +477,36 @@ impl Failure {
         }
     }
 
+    /// A device that may not write any more could never publish it.
+    pub fn would_leave_behind(error: &vfs::SealError) -> Self {
+        Self::new(
+            Code::NotInSync,
+            format!(
+                "something saved on this device cannot be published, and never could be after that: {}",
+                chain(error)
+            ),
+            "`atelier status PATH` says why; change, rename or remove it, or let another owner do this",
+        )
+    }
+
     /// The drive ended with something that exists only here.
     pub fn left_unpublished(log: &Path) -> Self {
         Self::new(
             Code::NotInSync,
             "unmounted, but something could not be published; it is kept and tried again at the next mount",
             format!("mount the drive: `atelier status PATH` says why, as does {}", log.display()),
+        )
+    }
+
+    /// The drive ended with something that can never be published: this device is no member any more.
+    pub fn left_for_good(mount: &Path) -> Self {
+        Self::new(
+            Code::NotInSync,
+            "unmounted, but something saved here was never published and cannot be any more: this device was removed; it is kept",
+            format!(
+                "mount the drive (`atelier mount {}`) and copy what you saved to a place outside it",
+                mount.display()
+            ),
         )
     }
 
@@ -550,10 +590,19 @@ impl Failure {
     pub fn no_such_removed_member(device: impl Display) -> Self {
         Self::new(
             Code::NoSuchMember,
-            format!(
-                "no member {device} was removed from the drive or made a reader, or several that begin so"
-            ),
+            format!("no member {device} was removed from the drive or made a reader"),
             "give the id that `atelier status PATH` names",
+        )
+    }
+
+    /// Of several devices of that name, or that begin so, something is kept aside.
+    pub fn several_set_aside(text: &str, devices: &[impl Display]) -> Self {
+        let ids: Vec<String> = devices.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if devices.len() > NAMED_MAX { " and others" } else { "" };
+        Self::new(
+            Code::NoSuchMember,
+            format!("of several devices {text} something is kept aside: {}{more}", ids.join(", ")),
+            "give one of these ids",
         )
     }
 
