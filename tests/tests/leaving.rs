@@ -111,43 +111,6 @@ fn what_a_removed_device_can_never_publish_is_kept_and_no_promise_is_made() -> R
 }
 
 #[test]
-fn whoever_was_let_in_by_one_who_had_been_removed_is_told_that_it_is_no_member() -> Result<()> {
-    needs!(Need::Root, Need::Fuse, Need::Program("ip"));
-    let site = Site::new()?;
-    let net = Net::new()?;
-    let hosts = [net.host()?, net.host()?, net.host()?];
-    let mut ann = Device::on(&site, "Ann", &hosts[0])?;
-    let mut bob = Device::on(&site, "Bob", &hosts[1])?;
-    let mut dan = Device::on(&site, "Dan", &hosts[2])?;
-    ann.mount()?;
-    bob.join_drive_of(&ann)?;
-    ann.cli(&["members", "role", "Bob", "owner"])?;
-    agree(&[&ann, &bob])?;
-    net.cut(&hosts[0])?;
-    ann.wait_online(0)?;
-    bob.wait_online(0)?;
-    dan.join_drive_of(&bob)?;
-    fs::write(dan.path("dans"), b"a day's work")?;
-    agree(&[&bob, &dan])?;
-    ensure!(dan.notices()?.is_empty(), "{:?}", dan.notices()?);
-    ann.cli(&["members", "remove", "Bob"])?;
-    net.heal(&hosts[0])?;
-    bob.wait_notice(&["this device was removed"], BOUND)?;
-    let told = ["does not know this device any more", "was removed meanwhile", "export", "ticket"];
-    dan.wait_notice(&told, BOUND)?;
-    let status = dan.status()?;
-    ensure!(status["in_sync"] == false, "{status}");
-    ended(&dan.try_cli(&["sync", "--timeout", "1s"])?, 4, &["does not know this device"])?;
-    ensure!(fs::write(dan.path("later"), b"no").is_err(), "it writes on");
-    let dest = site.path().join("exported");
-    dan.cli(&["export", dest.to_str().context("a path")?])?;
-    dan.unmount()?;
-    dan.mount()?;
-    dan.wait_notice(&told, BOUND)?;
-    Ok(())
-}
-
-#[test]
 fn two_runs_of_one_data_directory_are_told_of_each_other() -> Result<()> {
     needs!(Need::Root, Need::Fuse, Need::Program("ip"));
     let site = Site::new()?;
