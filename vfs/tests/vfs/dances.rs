@@ -559,7 +559,8 @@ fn what_another_process_writes_over_moves_or_removes_before_it_is_published_is_k
         world.write(handle, 0, b"SECOND");
         world.close(handle);
     };
-    let ways: [(&str, &dyn Fn(&World, &str), &str); 4] = [
+    type Way<'a> = (&'a str, &'a dyn Fn(&World, &str), &'a str);
+    let ways: [Way<'_>; 4] = [
         ("in place", &overwrite, "x"),
         ("cut", &cut, "x"),
         ("removed", &remove, "x"),
