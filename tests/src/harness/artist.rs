@@ -219,7 +219,8 @@ def settle():
     if session is None:
         return
     keeper = session.keeper()
-    keeper._jobs.wait(keeper._jobs.do(lambda: None), 30)
+    if keeper.document is not None:
+        keeper._helper.wait(keeper._helper.do(keeper.document.loan, "look"), 30)
     keeper.tick()
 
 def do_open(path):
