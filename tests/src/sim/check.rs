@@ -467,6 +467,13 @@ impl World {
             what.push_str(&format!(" [d{who} lacks {lacks:?}, wants {waits:?}]"));
             let peers = peers.join(" ");
             what.push_str(&format!(" [d{who}: {len} entries, runs {runs}, sessions {peers}]"));
+            if device.work.is_some() {
+                what.push_str(&format!(" [d{who} has work to do]"));
+            }
+            let damaged = device.host.as_ref().map_or(0, |host| host.journal.damaged().len());
+            if damaged > 0 {
+                what.push_str(&format!(" [d{who}: {damaged} entries damaged]"));
+            }
         }
         Broken { code: "N-converge", what }
     }
