@@ -33,7 +33,9 @@ fn run_tests(pattern: &str, least: u32) -> Result<()> {
 fn the_add_on_bears_a_daemon_that_is_silent_lies_or_dies() -> Result<()> {
     // Root, to be another user whose daemon is not to be believed.
     needs!(Need::Root, Need::Program("python3"));
-    for pattern in ["test_control.py", "test_drive.py", "test_helper.py", "test_locks.py", "test_watch.py"] {
+    for pattern in
+        ["test_control.py", "test_drive.py", "test_helper.py", "test_locks.py", "test_watch.py"]
+    {
         run_tests(pattern, 7)?;
     }
     run_tests("test_keeper.py", 30)?;
